@@ -1,0 +1,1 @@
+"""The words both sides share. Imports nothing of ours; standard library and pydantic only."""

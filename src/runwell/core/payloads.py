@@ -1,0 +1,120 @@
+"""Encoding payloads and outputs as packets, reading what JavaScript clients send, size limits.
+
+A packet is a text with a data type. Runwell writes `application/json` only, and reads
+`application/super+json` by taking its `json` member, with dates kept as their ISO texts.
+Source: `protocol.md` section 2.5; limits: docs `limits.md`.
+"""
+
+import json
+import math
+from typing import cast
+
+from pydantic import JsonValue
+
+from runwell.core.errors import InvalidPayloadError
+
+#: A value as JSON knows it.
+Json = JsonValue
+
+JSON_TYPE = "application/json"
+SUPER_JSON_TYPE = "application/super+json"
+TEXT_TYPE = "text/plain"
+
+MAX_PAYLOAD_BYTES = 3 * 1024 * 1024
+MAX_OUTPUT_BYTES = 10 * 1024 * 1024
+MAX_METADATA_BYTES = 256 * 1024
+#: Deeper values are refused: parsers of other languages, and jsonb, stop at some depth too.
+MAX_DEPTH = 200
+
+
+def parse_json(text: str | bytes, *, what: str = "the body") -> Json:
+    """Parse JSON strictly: no NaN or Infinity, no NUL, no lone surrogate, bounded depth.
+
+    Raises InvalidPayloadError with a sentence that says what is wrong and where.
+    """
+    if isinstance(text, bytes):
+        try:
+            text = text.decode()
+        except UnicodeDecodeError as error:
+            raise InvalidPayloadError(
+                f"{what} is not valid UTF-8: bad byte at position {error.start}"
+            ) from None
+    try:
+        value = cast("Json", json.loads(text, parse_constant=_refuse_constant))
+    except json.JSONDecodeError as error:
+        raise InvalidPayloadError(
+            f"{what} is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        ) from None
+    except RecursionError:
+        raise InvalidPayloadError(f"{what} is nested deeper than {MAX_DEPTH} levels") from None
+    except ValueError as error:
+        raise InvalidPayloadError(f"{what} is not valid JSON: {error}") from None
+    check_json(value, what=what)
+    return value
+
+
+def check_json(value: Json, *, what: str) -> None:
+    """Refuse what PostgreSQL or other JSON readers can't hold; raises InvalidPayloadError."""
+    stack: list[tuple[Json, str, int]] = [(value, "", 0)]
+    while stack:
+        item, path, depth = stack.pop()
+        if depth > MAX_DEPTH:
+            raise InvalidPayloadError(f"{what} is nested deeper than {MAX_DEPTH} levels")
+        if isinstance(item, str):
+            _check_text(item, f"{what}{f' at {path}' if path else ''}")
+        elif isinstance(item, float) and not math.isfinite(item):
+            raise InvalidPayloadError(f"{what} has {item} at {path or 'its root'}: not a JSON number")
+        elif isinstance(item, list):
+            stack.extend((child, f"{path}[{i}]", depth + 1) for i, child in enumerate(item))
+        elif isinstance(item, dict):
+            for key, child in item.items():
+                _check_text(key, f"a key of {what}{f' at {path}' if path else ''}")
+                stack.append((child, f"{path}.{key}" if path else key, depth + 1))
+
+
+def check_text(text: str, *, what: str) -> None:
+    """Refuse NUL and lone surrogates, which no UTF-8 database holds; raises InvalidPayloadError."""
+    _check_text(text, what)
+
+
+def decode_packet(data: str | None, data_type: str) -> Json:
+    """The JSON value of a packet: what the API shows and what a task gets.
+
+    Raises InvalidPayloadError when the text does not fit its type.
+    """
+    if data is None:
+        return None
+    if data_type == JSON_TYPE:
+        return parse_json(data, what="the payload")
+    if data_type == SUPER_JSON_TYPE:
+        wrapped = parse_json(data, what="the payload")
+        if not isinstance(wrapped, dict) or "json" not in wrapped:
+            raise InvalidPayloadError("the payload is not superjson: it has no 'json' member")
+        return wrapped["json"]
+    _check_text(data, "the payload")
+    return data
+
+
+def encode_json(value: Json) -> str:
+    """A JSON value as compact text (UTF-8 kept readable); raises InvalidPayloadError."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidPayloadError(f"not a JSON value: {error}") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _check_text(text: str, what: str) -> None:
+    if "\x00" in text:
+        raise InvalidPayloadError(f"{what} contains a NUL character, which can't be stored")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidPayloadError(
+                f"{what} contains a lone surrogate at position {error.start}, which is not valid "
+                "Unicode"
+            ) from None

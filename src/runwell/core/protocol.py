@@ -1,0 +1,353 @@
+"""Messages between server, supervisor and child; task manifests; machine presets.
+
+Every call of a worker may be sent again when its answer was lost: `dequeue` by its request id,
+reports because a lease takes one end, `connect` and `heartbeat` by nature.
+Source of the presets: docs `machines.md`.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.alias_generators import to_camel
+
+from runwell.core.errors import TaskRunError
+from runwell.core.payloads import JSON_TYPE, Json
+from runwell.core.timing import RetryOptions
+
+
+class MachineName(StrEnum):
+    """The machine presets."""
+
+    MICRO = "micro"
+    SMALL_1X = "small-1x"
+    SMALL_2X = "small-2x"
+    MEDIUM_1X = "medium-1x"
+    MEDIUM_2X = "medium-2x"
+    LARGE_1X = "large-1x"
+    LARGE_2X = "large-2x"
+
+
+class MachinePreset(BaseModel):
+    """What a preset grants: `cpu` in cores, `memory` in GB."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
+
+    name: MachineName
+    cpu: float
+    memory: float
+    cents_per_ms: float = 0
+
+
+MACHINES: dict[MachineName, MachinePreset] = {
+    name: MachinePreset(name=name, cpu=cpu, memory=memory)
+    for name, cpu, memory in (
+        (MachineName.MICRO, 0.25, 0.25),
+        (MachineName.SMALL_1X, 0.5, 0.5),
+        (MachineName.SMALL_2X, 1, 1),
+        (MachineName.MEDIUM_1X, 1, 2),
+        (MachineName.MEDIUM_2X, 2, 4),
+        (MachineName.LARGE_1X, 4, 8),
+        (MachineName.LARGE_2X, 8, 16),
+    )
+}
+DEFAULT_MACHINE = MachineName.SMALL_1X
+
+#: A supervisor says that it lives this often; after the lease without a word its runs go elsewhere.
+HEARTBEAT_SECONDS = 5
+LEASE_SECONDS = 15
+MAX_POLL_MS = 20_000
+MAX_RUNS_PER_DEQUEUE = 100
+#: Log lines of a run beyond this are dropped with a mark, so that one run can't fill the disk.
+MAX_LOG_LINES_PER_RUN = 100_000
+MAX_LOG_MESSAGE_CHARACTERS = 4_096
+
+TaskId = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f]+$")]
+QueueName = Annotated[
+    str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_/\-]+$")
+]
+
+
+class WireModel(BaseModel):
+    """Camel case on the wire; unknown fields are ignored, so that versions can differ."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
+
+
+class QueueManifest(WireModel):
+    """A queue as the code defines it; without a limit only the environment's limit holds."""
+
+    name: QueueName
+    concurrency_limit: int | None = Field(default=None, ge=0, le=100_000)
+
+
+class MachineManifest(WireModel):
+    """The machine a task asks for."""
+
+    preset: MachineName = DEFAULT_MACHINE
+
+
+class TaskManifest(WireModel):
+    """One task as indexing found it. `queue` of None means the task's own, `task/<id>`."""
+
+    id: TaskId
+    description: str | None = None
+    file_path: str
+    export_name: str
+    queue: QueueManifest | None = None
+    retry: RetryOptions = RetryOptions()
+    machine: MachineManifest = MachineManifest()
+    max_duration: int | None = Field(default=None, ge=5, le=2_147_483_647)
+    ttl: str | int | None = None
+    payload_schema: dict[str, Json] | None = None
+    # Processes are kept for several runs of this task (docs of ours, no counterpart there).
+    keep_process: bool = False
+
+
+class WorkerMetadata(WireModel):
+    """What a version consists of."""
+
+    package_version: str
+    content_hash: Annotated[str, StringConstraints(min_length=8, max_length=128)]
+    tasks: list[TaskManifest]
+    queues: list[QueueManifest] = []
+
+
+class RegisterBody(WireModel):
+    """`POST /api/v1/projects/{ref}/background-workers`: a new version of a project's tasks."""
+
+    local_only: bool = False
+    metadata: WorkerMetadata
+
+
+class RegisterAnswer(WireModel):
+    """The registered version; an unchanged content hash gives the version that has it."""
+
+    id: str
+    version: str
+    content_hash: str
+
+
+class ConnectBody(WireModel):
+    """`POST /engine/v1/worker-actions/connect`: a supervisor starts.
+
+    `previous_worker_id` is the id that a killed supervisor with the same state folder had: its
+    runs are taken from it at once instead of when its lease ends.
+    """
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    capacity: int = Field(ge=1, le=10_000)
+    package_version: str
+    previous_worker_id: str | None = None
+
+
+class OrganizationContext(WireModel):
+    """The organisation of a run."""
+
+    id: str
+    slug: str
+    name: str
+
+
+class ProjectContext(WireModel):
+    """The project of a run."""
+
+    id: str
+    ref: str
+    slug: str
+    name: str
+
+
+class EnvironmentContext(WireModel):
+    """The environment of a run; `type` is DEVELOPMENT, STAGING or PRODUCTION."""
+
+    id: str
+    slug: str
+    type: str
+
+
+class ConnectAnswer(WireModel):
+    """Who the supervisor is and where it works."""
+
+    worker_id: str
+    organization: OrganizationContext
+    project: ProjectContext
+    environment: EnvironmentContext
+    heartbeat_seconds: float = HEARTBEAT_SECONDS
+    lease_seconds: float = LEASE_SECONDS
+
+
+class DequeueBody(WireModel):
+    """`POST /engine/v1/worker-actions/dequeue`: ask for runs of the versions that one can run.
+
+    Answers at once when there are runs, else after at most `wait_ms`. The same `request_id` again
+    gives the same runs again, so that a lost answer loses nothing.
+    """
+
+    worker_id: str
+    request_id: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    background_worker_ids: list[str] = Field(max_length=100)
+    max_runs: int = Field(ge=1, le=MAX_RUNS_PER_DEQUEUE)
+    wait_ms: int = Field(default=0, ge=0, le=MAX_POLL_MS)
+
+
+class QueueContext(WireModel):
+    """The queue of a run."""
+
+    id: str
+    name: str
+
+
+class DequeuedRun(WireModel):
+    """A run handed to a worker. Reports on it must carry this `snapshot_id`: it is the fence."""
+
+    run_id: str
+    snapshot_id: int
+    task_id: str
+    background_worker_id: str
+    version: str
+    attempt_id: str
+    attempt_number: int
+    payload: str | None = None
+    payload_type: str = JSON_TYPE
+    metadata: dict[str, Json] | None = None
+    tags: list[str] = []
+    is_test: bool = False
+    idempotency_key: str | None = None
+    max_attempts: int
+    max_duration: int | None = None
+    machine: MachineName = DEFAULT_MACHINE
+    queue: QueueContext
+    created_at: datetime
+    started_at: datetime | None = None
+    duration_ms: int = 0
+    batch_id: str | None = None
+    parent_run_id: str | None = None
+    root_run_id: str | None = None
+    context: Json = None
+
+
+class DequeueAnswer(WireModel):
+    """The runs that are now this worker's."""
+
+    runs: list[DequeuedRun]
+
+
+class HeldRun(WireModel):
+    """A run that a supervisor says it holds."""
+
+    run_id: str
+    snapshot_id: int
+
+
+class HeartbeatBody(WireModel):
+    """`POST /engine/v1/worker-actions/heartbeat`: all runs that the supervisor holds.
+
+    The lease is renewed on arrival; the answer waits up to `wait_ms` for a run to be canceled.
+    """
+
+    worker_id: str
+    runs: list[HeldRun]
+    wait_ms: int = Field(default=0, ge=0, le=MAX_POLL_MS)
+
+
+class HeartbeatAnswer(WireModel):
+    """`canceled`: stop these and report `canceled`. `lost`: stop these, they are no longer yours."""
+
+    canceled: list[str] = []
+    lost: list[str] = []
+
+
+class _RunReport(WireModel):
+    run_id: str
+    snapshot_id: int
+
+
+class StartReport(_RunReport):
+    """The attempt's code is about to run."""
+
+    type: Literal["start"] = "start"
+    started_at: datetime
+
+
+class CapturedLine(WireModel):
+    """One log line; `seq` numbers the lines of an attempt from 1."""
+
+    seq: int = Field(ge=0)
+    time: datetime
+    level: Literal["TRACE", "DEBUG", "LOG", "INFO", "WARN", "ERROR"]
+    message: str
+    attributes: dict[str, Json] | None = None
+
+
+class LogsReport(_RunReport):
+    """Lines that an attempt wrote; a line sent twice is stored once."""
+
+    type: Literal["logs"] = "logs"
+    attempt_number: int
+    lines: list[CapturedLine]
+
+
+class CompleteReport(_RunReport):
+    """The task returned; `started_at` stands in for a start report that was lost."""
+
+    type: Literal["complete"] = "complete"
+    output: str | None = None
+    output_type: str = JSON_TYPE
+    started_at: datetime
+    finished_at: datetime
+    duration_ms: int = Field(ge=0)
+
+
+class FailReport(_RunReport):
+    """The attempt failed; the server decides whether another one follows."""
+
+    type: Literal["fail"] = "fail"
+    error: TaskRunError
+    skip_retrying: bool = False
+    retry_at: datetime | None = None
+    started_at: datetime
+    finished_at: datetime
+    duration_ms: int = Field(ge=0)
+
+
+class HandBackReport(_RunReport):
+    """The worker shuts down and gives the run back: it starts elsewhere at once."""
+
+    type: Literal["hand-back"] = "hand-back"
+    reason: str
+
+
+class CanceledReport(_RunReport):
+    """A canceled run has stopped."""
+
+    type: Literal["canceled"] = "canceled"
+
+
+RunReport = Annotated[
+    StartReport | LogsReport | CompleteReport | FailReport | HandBackReport | CanceledReport,
+    Field(discriminator="type"),
+]
+
+
+class ReportBody(WireModel):
+    """`POST /engine/v1/worker-actions/report`: what happened to runs, in the order it happened."""
+
+    worker_id: str
+    reports: list[RunReport] = Field(max_length=10_000)
+
+
+class ReportAnswer(WireModel):
+    """One word per report: `accepted`, or `stale` when the run is no longer the worker's.
+
+    Either way the worker is done with it and must not send it again.
+    """
+
+    results: list[Literal["accepted", "stale"]]
+
+
+class DisconnectBody(WireModel):
+    """`POST /engine/v1/worker-actions/disconnect`: the supervisor ends; what it holds goes back."""
+
+    worker_id: str

@@ -1,0 +1,232 @@
+"""Bodies of the public API, as clients write and read them (`protocol.md` sections 2 and 3)."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic.alias_generators import to_camel
+
+from runwell.core.payloads import JSON_TYPE, Json
+from runwell.core.protocol import MachineName
+
+MAX_TAGS = 10
+MAX_TAG_CHARACTERS = 128
+
+
+def _one_or_many(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Tag = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TAG_CHARACTERS)]
+Tags = Annotated[list[Tag], BeforeValidator(_one_or_many)]
+
+
+class ApiModel(BaseModel):
+    """Camel case on the wire, snake case in Python."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
+
+
+class QueueOption(ApiModel):
+    """The queue of a run; a `concurrency_limit` that was sent (also null) changes the queue."""
+
+    name: str | None = None
+    concurrency_limit: int | None = Field(default=None, ge=0, le=1000)
+
+
+class TriggerOptions(ApiModel):
+    """Options of a trigger. Every field that any documented client sends is named here.
+
+    `NOT_BUILT` lists those that Runwell refuses when they would change what happens.
+    """
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="forbid", strict=True
+    )
+
+    payload_type: Literal[
+        "application/json", "application/super+json", "text/plain", "application/store"
+    ] = JSON_TYPE
+    queue: QueueOption | None = None
+    concurrency_key: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None
+    idempotency_key: Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None = None
+    idempotency_key_ttl: str | None = Field(default=None, alias="idempotencyKeyTTL")
+    delay: str | None = None
+    ttl: str | int | None = None
+    tags: Tags = []
+    max_attempts: int | None = Field(default=None, ge=1, le=250)
+    metadata: Json = None
+    metadata_type: str | None = None
+    max_duration: float | None = Field(default=None, gt=0)
+    machine: MachineName | None = None
+    test: bool = False
+    # Known to clients, and either harmless to ignore or refused by the engine when set.
+    lock_to_version: str | None = None
+    parent_attempt: str | None = None
+    dependent_attempt: str | None = None
+    parent_batch: str | None = None
+    dependent_batch: str | None = None
+    parent_run_id: str | None = None
+    resume_parent_on_completion: bool | None = None
+    priority: float | None = None
+    region: str | None = None
+    debounce: Json = None
+    idempotency_key_options: Json = None
+    payload_size: int | None = None
+    external_deployment_id: str | None = None
+    bulk_action_id: str | None = None
+    gates: Json = None
+    concurrency: Json = None
+
+
+class TriggerBody(ApiModel):
+    """`POST /api/v1/tasks/{taskId}/trigger`. The payload is a text, or any JSON of a plain caller."""
+
+    payload: Json = None
+    context: Json = None
+    options: TriggerOptions = TriggerOptions()
+
+
+class TriggerAnswer(ApiModel):
+    """What a trigger answers: the run's id, and whether it was there already."""
+
+    id: str
+    is_cached: bool
+
+
+class EnvironmentName(ApiModel):
+    """The environment of a run in a list."""
+
+    id: str
+    name: str
+    user: str | None = None
+
+
+class RunError(ApiModel):
+    """An error as the API shows it."""
+
+    message: str
+    name: str | None = None
+    stack_trace: str | None = None
+
+
+class AttemptObject(ApiModel):
+    """One attempt of a run."""
+
+    id: str
+    status: str
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    error: RunError | None = None
+
+
+class RunSummary(ApiModel):
+    """The fields that every form of a run has (`protocol.md` 3.1); absent fields are left out."""
+
+    id: str
+    status: str
+    task_identifier: str
+    idempotency_key: str | None = None
+    version: str | None = None
+    is_queued: bool
+    is_executing: bool
+    is_waiting: bool = False
+    is_completed: bool
+    is_success: bool
+    is_failed: bool
+    is_cancelled: bool
+    is_test: bool
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    delayed_until: datetime | None = None
+    expired_at: datetime | None = None
+    ttl: str | None = None
+    tags: list[str] = []
+    cost_in_cents: float = 0
+    base_cost_in_cents: float = 0
+    duration_ms: int = 0
+    batch_id: str | None = None
+    metadata: dict[str, Json] | None = None
+
+
+class RunListItem(RunSummary):
+    """A run in a list."""
+
+    env: EnvironmentName
+
+
+class RelatedRun(RunSummary):
+    """A parent, root or child of a run."""
+
+    depth: int = 0
+    trigger_function: str = "trigger"
+
+
+class RelatedRuns(ApiModel):
+    """The relatives of a run."""
+
+    root: RelatedRun | None = None
+    parent: RelatedRun | None = None
+    children: list[RelatedRun] = []
+
+
+class RunObject(RunSummary):
+    """A run as `GET /api/v3/runs/{runId}` answers it."""
+
+    depth: int = 0
+    trigger_function: str = "trigger"
+    payload: Json = None
+    output: Json = None
+    error: RunError | None = None
+    related_runs: RelatedRuns = RelatedRuns()
+    attempts: list[AttemptObject] = []
+    attempt_count: int = 0
+
+
+class Pagination(ApiModel):
+    """Cursors; a side without further rows is left out."""
+
+    next: str | None = None
+    previous: str | None = None
+
+
+class RunList(ApiModel):
+    """`GET /api/v1/runs`."""
+
+    data: list[RunListItem]
+    pagination: Pagination
+
+
+class LogLine(ApiModel):
+    """One captured line of a run."""
+
+    attempt: int
+    seq: int
+    time: datetime
+    level: str
+    message: str
+    attributes: dict[str, Json] | None = None
+
+
+class LogPage(ApiModel):
+    """`GET /api/v1/runs/{runId}/logs`; `next` goes into `after` to read on, also when empty."""
+
+    data: list[LogLine]
+    next: str
+
+
+class CanceledRun(ApiModel):
+    """What a cancel answers."""
+
+    id: str
+
+
+class ErrorBody(ApiModel):
+    """Every error answer: `error` is a sentence for a person."""
+
+    error: str
+    details: list[Json] | None = None

@@ -1,0 +1,127 @@
+"""Durations ("1h30m"), retry options with their backoff, and the clock.
+
+Sources: `protocol.md` section 11.2 for the grammars, 3.6 for the backoff; docs
+`errors-retrying.md`.
+"""
+
+import random
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+#: What the SDK takes wherever a length of time is meant; a number is seconds.
+Duration = timedelta | str | int | float
+
+_DURATION = re.compile(
+    r"(?:(?P<weeks>\d+)w)?(?:(?P<days>\d+)d)?(?:(?P<hours>\d+)h)?(?:(?P<minutes>\d+)m)?(?:(?P<seconds>\d+)s)?"
+)
+_MAX_SECONDS = 100 * 366 * 24 * 3600
+
+
+class Clock(Protocol):
+    """Where the time comes from. Tests give their own."""
+
+    def now(self) -> datetime:
+        """The current instant, aware, in UTC."""
+        ...
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> datetime:
+        """The current instant, aware, in UTC."""
+        return datetime.now(UTC)
+
+
+def parse_duration(value: Duration) -> timedelta:
+    """A length of time as timedelta.
+
+    Text is `<n>w<n>d<n>h<n>m<n>s`: at least one part, in this order, no spaces. A number is seconds.
+    Raises ValueError for anything else, for what is negative, and for more than 100 years.
+
+    >>> parse_duration("1h30m")
+    datetime.timedelta(seconds=5400)
+    """
+    if isinstance(value, str):
+        match = _DURATION.fullmatch(value)
+        if not value or match is None:
+            raise ValueError(
+                f"{value!r} is not a duration: write it like '10s', '5m', '1h30m' or '2d'"
+            )
+        # Longer digit strings can't be meant, and would make a timedelta overflow.
+        if any(len(digits) > 12 for digits in re.findall(r"\d+", value)):
+            raise ValueError(f"{value!r} is too long a duration: 100 years at most")
+        parts = {unit: int(number) for unit, number in match.groupdict(default="0").items()}
+        seconds = float(
+            parts["seconds"]
+            + 60 * parts["minutes"]
+            + 3600 * parts["hours"]
+            + 86400 * parts["days"]
+            + 604800 * parts["weeks"]
+        )
+    elif isinstance(value, timedelta):
+        seconds = value.total_seconds()
+    else:
+        seconds = float(value)
+    if not 0 <= seconds <= _MAX_SECONDS:
+        raise ValueError(f"{value!r} is not a duration: it must be from 0 to 100 years")
+    return timedelta(seconds=seconds)
+
+
+def format_duration(seconds: float) -> str:
+    """A short text for people.
+
+    >>> format_duration(0.0123), format_duration(62.4)
+    ('12ms', '1m 2s')
+    """
+    if seconds < 1:
+        return f"{seconds * 1000:.0f}ms"
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}m {rest}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h {minutes}m"
+
+
+def parse_instant(value: str) -> datetime:
+    """An ISO 8601 date as an aware instant in UTC; one without a zone is taken as UTC.
+
+    Raises ValueError when the text is not such a date.
+    """
+    instant = datetime.fromisoformat(value)
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+
+
+class RetryOptions(BaseModel):
+    """How often an attempt is repeated and how long is waited before; the API's field names."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore"
+    )
+
+    max_attempts: int = Field(default=3, ge=1, le=250)
+    factor: float = Field(default=2.0, ge=1, le=1000)
+    min_timeout_in_ms: int = Field(default=1_000, ge=0)
+    max_timeout_in_ms: int = Field(default=60_000, ge=0)
+    randomize: bool = True
+
+
+def retry_delay(
+    options: RetryOptions, attempt: int, random_between: Callable[[float, float], float] | None = None
+) -> timedelta:
+    """How long to wait after attempt number `attempt` (from 1) failed.
+
+    min(max_timeout, r * min_timeout * factor ** (attempt - 1)), r uniform in 1..2 when randomized.
+    """
+    spread = (random_between or random.uniform)(1.0, 2.0) if options.randomize else 1.0
+    # The exponent is bounded so that a large factor can't overflow a float.
+    grown = options.factor ** min(attempt - 1, 100)
+    milliseconds = min(options.max_timeout_in_ms, spread * options.min_timeout_in_ms * grown)
+    return timedelta(milliseconds=round(milliseconds))
