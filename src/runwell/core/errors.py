@@ -9,6 +9,10 @@
       AbortTaskRunError               raised by a task: fail now, no retry
       OutOfMemoryError                raised by a task: treat it as an out-of-memory kill
 
+    RunStopped(BaseException)         a signal, not an error: a run is asked to stop, in its own code
+      RunCanceled                     somebody canceled the run
+      RunTimedOut                     the run exceeded its max duration
+
 What a *caller of the API* sees is `ApiError` in `client/transport.py`.
 Sources: docs `errors-retrying.md`, `machines.md`; `protocol.md` section 3.6.
 """
@@ -76,6 +80,34 @@ class OutOfMemoryError(RunwellError):
 
     def __init__(self, message: str = "MANUAL_OOM_KILL_ERROR") -> None:
         super().__init__(message)
+
+
+class RunStopped(BaseException):
+    """Raised inside a task that has to stop now; clean up and let it pass.
+
+    It derives from BaseException so that `except Exception` can't swallow it. In `async` code it is
+    an `asyncio.CancelledError` as well. A task that goes on is killed after a grace period.
+    """
+
+
+class RunCanceled(RunStopped):
+    """Raised inside a task whose run was canceled.
+
+    Example:
+        >>> from runwell import RunCanceled
+        >>> issubclass(RunCanceled, Exception)
+        False
+    """
+
+
+class RunTimedOut(RunStopped):
+    """Raised inside a task whose run exceeded its max duration.
+
+    Example:
+        >>> from runwell import RunTimedOut
+        >>> issubclass(RunTimedOut, Exception)
+        False
+    """
 
 
 class ErrorCode(StrEnum):

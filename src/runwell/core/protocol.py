@@ -62,6 +62,9 @@ MAX_RUNS_PER_DEQUEUE = 100
 #: Log lines of a run beyond this are dropped with a mark, so that one run can't fill the disk.
 MAX_LOG_LINES_PER_RUN = 100_000
 MAX_LOG_MESSAGE_CHARACTERS = 4_096
+MAX_LOG_BYTES_PER_RUN = 32 * 1024 * 1024
+#: The attributes of one line, as JSON; beyond it they are left out with a mark.
+MAX_LOG_ATTRIBUTES_BYTES = 16 * 1024
 
 TaskId = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f]+$")]
 QueueName = Annotated[
