@@ -1,7 +1,8 @@
 """Every status of a run and an attempt, and the one table of transitions between them.
 
 All that decides which status may follow which is in this file: nothing else in Runwell names a
-pair of statuses. The engine asks `transition(...)` and writes what it answers.
+pair of statuses. The database has the table too (`run_transitions`, which a test compares with this
+one): the engine writes what happened to a run, its event, and the schema applies the table.
 
 A run has two statuses. The *execution status* is what the engine needs to know: where the run is
 between its queue and its end. The *run status* is what users see; each transition says what it
@@ -86,6 +87,8 @@ class RunEvent(StrEnum):
     RESCHEDULE = "RESCHEDULE"
     #: Taken by a worker.
     DEQUEUE = "DEQUEUE"
+    #: Its turn came, and the current version has no such task (any more).
+    AWAIT_VERSION = "AWAIT_VERSION"
     #: The worker says that the attempt started.
     START = "START"
     #: Blocked on a waitpoint.
@@ -159,6 +162,7 @@ TRANSITIONS: dict[ExecutionStatus, dict[RunEvent, Transition]] = {
     },
     _E.QUEUED: {
         _V.DEQUEUE: Transition(_E.PENDING_EXECUTING, _R.DEQUEUED),
+        _V.AWAIT_VERSION: Transition(_E.RUN_CREATED, _R.WAITING_FOR_DEPLOY),
         _V.EXPIRE: Transition(_E.FINISHED, _R.EXPIRED),
         _V.SYSTEM_FAIL: Transition(_E.FINISHED, _R.SYSTEM_FAILURE),
         **_CANCEL_NOW,

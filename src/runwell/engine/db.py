@@ -1,0 +1,150 @@
+"""Connections to PostgreSQL: the pool, transactions, and what their failures mean.
+
+An engine function takes a `Transaction` first; whoever opened it owns commit and rollback. One
+opened by `Database.connection` commits each statement by itself: for what is one statement.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from typing import Any, TypeVar
+
+import asyncpg
+
+from runwell.core.errors import RunwellError
+from runwell.engine.queries import Query
+
+Row = asyncpg.Record
+T = TypeVar("T")
+
+#: What a statement may take before PostgreSQL ends it, so that no reader can hold up the queue.
+_STATEMENT_TIMEOUT_MS = 30_000
+_CONNECT_SECONDS = 10.0
+_RETRIES = 3
+
+# Two transactions collided, and one was ended to let the other go on: doing it again is right.
+_COLLISIONS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+
+UNAVAILABLE_ERRORS: tuple[type[Exception], ...] = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InterfaceError,
+    ConnectionError,
+    TimeoutError,
+)
+
+
+class DatabaseUnavailableError(RunwellError):
+    """PostgreSQL can't be reached or is going away; trying again later may work."""
+
+
+class Transaction:
+    """An open connection with named queries: what engine functions take first."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: "asyncpg.pool.PoolConnectionProxy[Row]") -> None:
+        """Wrap a connection of the pool."""
+        self._connection = connection
+
+    async def fetch(self, query: Query, **values: Any) -> list[Row]:
+        """Every row."""
+        return await self._connection.fetch(query.text, *query.arguments(values))
+
+    async def fetch_one(self, query: Query, **values: Any) -> Row | None:
+        """The first row, or None."""
+        return await self._connection.fetchrow(query.text, *query.arguments(values))
+
+    async def fetch_value(self, query: Query, **values: Any) -> Any:
+        """The first column of the first row, or None."""
+        return await self._connection.fetchval(query.text, *query.arguments(values))
+
+    async def execute(self, query: Query, **values: Any) -> None:
+        """Run it, and take no rows."""
+        await self._connection.fetch(query.text, *query.arguments(values))
+
+
+class Database:
+    """The pool. `Database.open` makes one; close it."""
+
+    def __init__(self, pool: "asyncpg.Pool[Row]", dsn: str) -> None:
+        """Take over an open pool; use `open`."""
+        self._pool = pool
+        self.dsn = dsn
+
+    @classmethod
+    async def open(cls, dsn: str, *, min_size: int = 2, max_size: int = 10) -> "Database":
+        """Connect `min_size` connections; raises DatabaseUnavailableError when there is no way in."""
+        with unavailable():
+            pool = await asyncpg.create_pool(
+                dsn,
+                min_size=min_size,
+                max_size=max_size,
+                timeout=_CONNECT_SECONDS,
+                max_inactive_connection_lifetime=300,
+                server_settings={
+                    "application_name": "runwell",
+                    "statement_timeout": str(_STATEMENT_TIMEOUT_MS),
+                    "idle_in_transaction_session_timeout": str(_STATEMENT_TIMEOUT_MS),
+                    "TimeZone": "UTC",
+                    # Compiling our short queries costs more than they do.
+                    "jit": "off",
+                },
+            )
+        return cls(pool, dsn)
+
+    async def close(self) -> None:
+        """Close every connection; those in use are given five seconds."""
+        try:
+            async with asyncio.timeout(5):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+
+    async def __aenter__(self) -> "Database":
+        """Return itself: it is open."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close."""
+        await self.close()
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncGenerator[Transaction]:
+        """A connection on which every statement commits by itself."""
+        with unavailable():
+            async with self._pool.acquire(timeout=_CONNECT_SECONDS) as connection:
+                yield Transaction(connection)
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[Transaction]:
+        """A transaction: commits at the end of the block, rolls back when the block raises."""
+        with unavailable():
+            async with (
+                self._pool.acquire(timeout=_CONNECT_SECONDS) as connection,
+                connection.transaction(),
+            ):
+                yield Transaction(connection)
+
+    async def run(self, act: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Run `act` in a transaction, again when it collided with another one."""
+        for _ in range(_RETRIES):
+            with contextlib.suppress(*_COLLISIONS):
+                async with self.transaction() as tx:
+                    return await act(tx)
+        async with self.transaction() as tx:
+            return await act(tx)
+
+
+@contextlib.contextmanager
+def unavailable() -> Generator[None]:
+    """Turn every error that means "no database" into DatabaseUnavailableError."""
+    try:
+        yield
+    except UNAVAILABLE_ERRORS as error:
+        raise DatabaseUnavailableError(
+            f"the database can't be reached ({type(error).__name__}: {error})"
+        ) from error
