@@ -4,12 +4,12 @@
       ConfigurationError              a setting, key or config file is wrong: fix it and start again
       InvalidPayloadError             a value can't be sent as a payload or output
       RequestError                    the server refuses a request; `.status` says how (4xx)
-      InvalidTransitionError          a status can't follow another: a bug, or a race already decided
+      InvalidTransitionError          a status can't follow another: a bug, or a race decided before
       TaskPayloadParsedError          a run's payload does not fit the task's annotation; no retry
       AbortTaskRunError               raised by a task: fail now, no retry
       OutOfMemoryError                raised by a task: treat it as an out-of-memory kill
 
-    RunStopped(BaseException)         a signal, not an error: a run is asked to stop, in its own code
+    RunStopped(BaseException)         a signal, no error: a run is asked to stop, in its own code
       RunCanceled                     somebody canceled the run
       RunTimedOut                     the run exceeded its max duration
 

@@ -63,7 +63,9 @@ def check_json(value: Json, *, what: str) -> None:
         if isinstance(item, str):
             _check_text(item, f"{what}{f' at {path}' if path else ''}")
         elif isinstance(item, float) and not math.isfinite(item):
-            raise InvalidPayloadError(f"{what} has {item} at {path or 'its root'}: not a JSON number")
+            raise InvalidPayloadError(
+                f"{what} has {item} at {path or 'its root'}: not a JSON number"
+            )
         elif isinstance(item, list):
             stack.extend((child, f"{path}[{i}]", depth + 1) for i, child in enumerate(item))
         elif isinstance(item, dict):

@@ -256,7 +256,7 @@ class HeartbeatBody(WireModel):
 
 
 class HeartbeatAnswer(WireModel):
-    """`canceled`: stop these and report `canceled`. `lost`: stop these, they are no longer yours."""
+    """`canceled`: stop these and report `canceled`. `lost`: stop these, they are another's now."""
 
     canceled: list[str] = []
     lost: list[str] = []

@@ -80,7 +80,7 @@ class TriggerOptions(ApiModel):
 
 
 class TriggerBody(ApiModel):
-    """`POST /api/v1/tasks/{taskId}/trigger`. The payload is a text, or any JSON of a plain caller."""
+    """`POST /api/v1/tasks/{taskId}/trigger`; the payload is a text, or any JSON value."""
 
     payload: Json = None
     context: Json = None

@@ -41,8 +41,8 @@ class SystemClock:
 def parse_duration(value: Duration) -> timedelta:
     """A length of time as timedelta.
 
-    Text is `<n>w<n>d<n>h<n>m<n>s`: at least one part, in this order, no spaces. A number is seconds.
-    Raises ValueError for anything else, for what is negative, and for more than 100 years.
+    Text is `<n>w<n>d<n>h<n>m<n>s`: at least one part, in this order, no spaces. A number is
+    seconds. Raises ValueError for anything else, for what is negative, and for more than 100 years.
 
     >>> parse_duration("1h30m")
     datetime.timedelta(seconds=5400)
@@ -114,7 +114,9 @@ class RetryOptions(BaseModel):
 
 
 def retry_delay(
-    options: RetryOptions, attempt: int, random_between: Callable[[float, float], float] | None = None
+    options: RetryOptions,
+    attempt: int,
+    random_between: Callable[[float, float], float] | None = None,
 ) -> timedelta:
     """How long to wait after attempt number `attempt` (from 1) failed.
 
