@@ -1,0 +1,109 @@
+"""How an exception of a task becomes the error of its run."""
+
+import sys
+import traceback
+from pathlib import Path
+from types import TracebackType
+
+from runwell.core.errors import (
+    AbortTaskRunError,
+    BuiltInError,
+    ErrorCode,
+    InternalError,
+    InvalidPayloadError,
+    OutOfMemoryError,
+    TaskPayloadParsedError,
+    TaskRunError,
+    clip,
+)
+from runwell.worker.texts import clean_text, safe_text
+
+_OUR_FOLDER = str(Path(__file__).resolve().parent.parent)
+_MAX_MESSAGE_CHARACTERS = 8_192
+_MAX_STACK_CHARACTERS = 24_576
+
+
+def describe_exception(error: BaseException) -> tuple[TaskRunError, bool]:
+    """The error to report, and whether retrying is pointless."""
+    match error:
+        case TaskPayloadParsedError() | AbortTaskRunError():
+            return _built_in(error), True
+        case MemoryError() | OutOfMemoryError():
+            return out_of_memory(error), False
+        case SystemExit():
+            return _system_exit(error), False
+        case _:
+            return _built_in(error), False
+
+
+def describe_bad_output(error: Exception) -> TaskRunError:
+    """A task returned what is not JSON, or too much of it."""
+    message = safe_text(error)
+    # Not one of ours: user code ran while the value was encoded, and its trace is what helps.
+    stack = None if isinstance(error, InvalidPayloadError) else format_stack(error)
+    return InternalError(
+        code=ErrorCode.TASK_OUTPUT_ERROR,
+        message=clip(clean_text(message), _MAX_MESSAGE_CHARACTERS),
+        stack_trace=stack,
+    )
+
+
+def out_of_memory(error: BaseException) -> TaskRunError:
+    """The task saw itself that memory is used up."""
+    text = safe_text(error)
+    return InternalError(
+        code=ErrorCode.TASK_PROCESS_OOM_KILLED,
+        message=clip(clean_text(text), _MAX_MESSAGE_CHARACTERS)
+        or "Your task ran out of memory (MemoryError). Try a larger machine.",
+        stack_trace=format_stack(error),
+    )
+
+
+def format_stack(error: BaseException) -> str:
+    """The traceback from the user's first frame on, cut to what is stored."""
+    try:
+        shown = traceback.TracebackException(
+            type(error), error, _users_part(error.__traceback__), compact=True
+        )
+        text = "".join(shown.format())
+    # An exception's own methods may raise anything (its __str__, its notes, a broken __cause__).
+    except Exception:  # noqa: BLE001
+        text = f"{type(error).__name__}: {safe_text(error)}"
+    return clip(clean_text(text.rstrip("\n")), _MAX_STACK_CHARACTERS)
+
+
+def _built_in(error: BaseException) -> BuiltInError:
+    return BuiltInError(
+        name=clean_text(type(error).__name__)[:256],
+        message=clip(clean_text(safe_text(error)), _MAX_MESSAGE_CHARACTERS),
+        stack_trace=format_stack(error),
+    )
+
+
+def _system_exit(error: SystemExit) -> InternalError:
+    code = error.code
+    shown = "" if code is None else clean_text(safe_text(code))
+    return InternalError(
+        code=ErrorCode.TASK_PROCESS_EXITED_WITH_NON_ZERO_CODE,
+        message=clip(
+            f"the task called sys.exit({shown}); return from it to complete, raise to fail",
+            _MAX_MESSAGE_CHARACTERS,
+        ),
+        stack_trace=format_stack(error),
+    )
+
+
+def _users_part(trace: TracebackType | None) -> TracebackType | None:
+    """Skip the frames of ours that called the task; keep all when there are no others."""
+    first = trace
+    while first is not None and first.tb_frame.f_code.co_filename.startswith(_OUR_FOLDER):
+        first = first.tb_next
+    return first if first is not None else trace
+
+
+def warm_up() -> None:
+    """Do once in the warm parent what would cost a first failing child milliseconds."""
+    try:
+        raise RuntimeError
+    except RuntimeError:
+        format_stack(sys.exception() or RuntimeError())

@@ -1,0 +1,179 @@
+"""The wire between supervisor, zygote and child: frames on a local socket.
+
+A frame is a length, one letter that says what it is, and a body. Zygote and supervisor speak JSON
+bodies, since they speak seldom; a run and its result travel as they are, without a second encoding.
+"""
+
+import json
+import struct
+from typing import NamedTuple, cast
+
+from pydantic import BaseModel, ConfigDict
+
+from runwell.core.errors import TaskRunError
+from runwell.core.payloads import Json
+from runwell.core.protocol import (
+    EnvironmentContext,
+    OrganizationContext,
+    ProjectContext,
+    WorkerMetadata,
+)
+
+_HEAD = struct.Struct(">I")
+_RUN_HEAD = struct.Struct(">dB")
+_FINISHED_HEAD = struct.Struct(">dB")
+
+# Supervisor to child.
+RUN = b"R"
+STOP = b"S"
+# Child to supervisor.
+READY = b"r"
+COMPLETE = b"c"
+FAIL = b"f"
+STOPPED = b"s"
+REFUSE = b"x"
+# Between supervisor and zygote, in both directions.
+CONTROL = b"z"
+
+#: No honest frame is longer: a payload or an output, and what is around it.
+MAX_FRAME_BYTES = 64 * 1024 * 1024
+
+#: What a STOP frame may give as its reason.
+CANCELED = "canceled"
+TIMED_OUT = "timed-out"
+
+
+class Frame(NamedTuple):
+    """One message."""
+
+    kind: bytes
+    body: bytes
+
+
+class FrameReader:
+    """Bytes in, whole frames out."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Take what arrived and return the frames that are complete; ValueError for garbage."""
+        buffer = self._buffer
+        buffer += data
+        frames: list[Frame] = []
+        start = 0
+        while len(buffer) - start >= 5:
+            (length,) = _HEAD.unpack_from(buffer, start)
+            if not 1 <= length <= MAX_FRAME_BYTES:
+                raise ValueError(f"a frame of {length} bytes")
+            end = start + 4 + length
+            if len(buffer) < end:
+                break
+            frames.append(
+                Frame(bytes(buffer[start + 4 : start + 5]), bytes(buffer[start + 5 : end]))
+            )
+            start = end
+        if start:
+            del buffer[:start]
+        return frames
+
+
+def frame(kind: bytes, body: bytes = b"") -> bytes:
+    """A frame as it goes onto the socket."""
+    return _HEAD.pack(len(body) + 1) + kind + body
+
+
+def control_frame(message: dict[str, Json]) -> bytes:
+    """A frame between supervisor and zygote."""
+    return frame(CONTROL, json.dumps(message).encode())
+
+
+def read_control(body: bytes) -> dict[str, Json]:
+    """What `control_frame` wrote."""
+    return cast("dict[str, Json]", json.loads(body))
+
+
+def run_frame(started_at: float, run_json: bytes, *, keep: bool) -> bytes:
+    """Hand a run (a DequeuedRun as JSON) to a child that stays for another one if `keep`."""
+    return frame(RUN, _RUN_HEAD.pack(started_at, keep) + run_json)
+
+
+class RunOrder(NamedTuple):
+    """What a RUN frame says."""
+
+    started_at: float
+    keep: bool
+    run_json: bytes
+
+
+def read_run(body: bytes) -> RunOrder:
+    """What `run_frame` wrote."""
+    started_at, keep = _RUN_HEAD.unpack_from(body)
+    return RunOrder(started_at, bool(keep), body[_RUN_HEAD.size :])
+
+
+def complete_frame(finished_at: float, output: str | None) -> bytes:
+    """The task returned; its output as JSON text, or None."""
+    has_output = output is not None
+    body = output.encode() if output is not None else b""
+    return frame(COMPLETE, _FINISHED_HEAD.pack(finished_at, has_output) + body)
+
+
+class Completion(NamedTuple):
+    """What a COMPLETE frame says."""
+
+    finished_at: float
+    output: str | None
+
+
+def read_complete(body: bytes) -> Completion:
+    """What `complete_frame` wrote."""
+    finished_at, has_output = _FINISHED_HEAD.unpack_from(body)
+    return Completion(finished_at, body[_FINISHED_HEAD.size :].decode() if has_output else None)
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Failure(_Message):
+    """The body of a FAIL frame: the attempt ended with an error.
+
+    `is_spent` says that the process must not be used again.
+    """
+
+    error: TaskRunError
+    skip_retrying: bool = False
+    is_spent: bool = False
+    finished_at: float
+
+
+class Problem(_Message):
+    """A task file that could not be imported."""
+
+    file: str
+    line: int | None = None
+    message: str
+    traceback: str = ""
+
+
+class Manifest(_Message):
+    """What a zygote found in a project folder, its first word.
+
+    `folder` is the folder of the config file. `threads` names Python threads that run after the
+    import: a process with threads is not forked.
+    """
+
+    folder: str
+    metadata: WorkerMetadata | None = None
+    problems: list[Problem] = []
+    threads: list[str] = []
+    mode: str = "fork"
+
+
+class Surroundings(_Message):
+    """Where runs run: what is the same for every run of a worker."""
+
+    organization: OrganizationContext
+    project: ProjectContext
+    environment: EnvironmentContext
