@@ -18,7 +18,7 @@ Sources: docs `errors-retrying.md`, `machines.md`; `protocol.md` section 3.6.
 """
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, assert_never
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -237,3 +237,5 @@ def serialize_error(error: TaskRunError) -> dict[str, str]:
             if error.stack_trace:
                 shown["stackTrace"] = error.stack_trace
             return shown
+        case _:
+            assert_never(error)

@@ -3,8 +3,10 @@
 Not about database keys: a table may have an integer key of its own beside the public id.
 """
 
+import contextlib
 import hashlib
 import os
+import re
 import secrets
 import string
 from datetime import UTC, date, datetime
@@ -20,6 +22,7 @@ _RANDOM_DIGITS = ID_LENGTH - _TIME_DIGITS
 _RANDOM_RANGE = len(ALPHABET) ** _RANDOM_DIGITS
 # A request key minted longer ago than this says nothing about when the run is created.
 _REQUEST_KEY_AGE_MS = 10 * 60 * 1000
+_VERSION = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})\.([0-9]{1,9})")
 
 RunId = str
 
@@ -37,10 +40,12 @@ class Version(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> "Version":
         """Read `YYYYMMDD.N`; raises ValueError when the text is anything else."""
-        day, dot, number = text.partition(".")
-        if not dot or not number.isdecimal() or len(day) != 8:
-            raise ValueError(f"{text!r} is not a version: expected YYYYMMDD.N, like 20250313.1")
-        return cls(datetime.strptime(day, "%Y%m%d").replace(tzinfo=UTC).date(), int(number))
+        match = _VERSION.fullmatch(text)
+        if match is not None:
+            with contextlib.suppress(ValueError):  # the 31st of February
+                year, month, day, number = map(int, match.groups())
+                return cls(date(year, month, day), number)
+        raise ValueError(f"{text!r} is not a version: expected YYYYMMDD.N, like 20250313.1")
 
     def __str__(self) -> str:
         return f"{self.day:%Y%m%d}.{self.number}"
