@@ -1,0 +1,85 @@
+"""`import runwell` is cheap: it loads nothing of the server or the CLI, and opens nothing."""
+
+import json
+import subprocess
+import sys
+
+from tests.architecture.tree import PACKAGE
+
+FOREIGN = {"asyncpg", "starlette", "uvicorn", "uvloop", "jinja2", "click", "rich", "watchfiles"}
+MOST_MILLISECONDS = 100
+SAMPLES = 7
+
+# What an import does besides defining names is seen by an audit hook.
+WATCH = """
+import sys, time, json
+seen = []
+def watch(event, args):
+    if event in ("socket.connect", "socket.bind", "subprocess.Popen", "os.fork", "os.system"):
+        seen.append(event)
+    elif event == "open" and not str(args[0]).endswith((".py", ".pyc", ".so", ".dylib", ".zip")):
+        seen.append(f"open {args[0]} {args[1]}" if "w" in str(args[1]) else "")
+    elif event == "_thread.start_new_thread":
+        seen.append(event)
+sys.addaudithook(watch)
+import runwell
+print(json.dumps({"modules": sorted(sys.modules), "seen": [s for s in seen if s]}))
+"""
+TIME = "import time; s = time.perf_counter(); import {}; print(time.perf_counter() - s)"
+
+
+def run_fresh(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stdout
+
+
+def test_import_runwell_loads_nothing_of_the_server_or_the_cli() -> None:
+    answer = json.loads(run_fresh(WATCH))
+    modules = {name.partition(".")[0] for name in answer["modules"]}
+    assert not modules & FOREIGN
+    ours = [name for name in answer["modules"] if name.startswith("runwell.")]
+    sides = {".".join(name.split(".")[:2]) for name in ours}
+    assert not sides & {"runwell.engine", "runwell.server", "runwell.app", "runwell.cli"}
+
+
+def test_import_runwell_opens_nothing_and_starts_nothing() -> None:
+    assert json.loads(run_fresh(WATCH))["seen"] == []
+
+
+def test_import_runwell_reads_no_environment() -> None:
+    code = """
+import os
+class Watched(type(os.environ)):
+    def __getitem__(self, key):
+        if key.startswith(("TRIGGER_", "RUNWELL_", "DATABASE_")):
+            raise SystemExit(f"read {key}")
+        return super().__getitem__(key)
+os.environ.__class__ = Watched
+import runwell
+"""
+    assert run_fresh(code) == ""
+
+
+def test_import_runwell_costs_less_than_a_tenth_of_a_second() -> None:
+    # The fastest of several: the others say how busy the machine is.
+    fastest = min(float(run_fresh(TIME.format("runwell"))) for _ in range(SAMPLES))
+    assert fastest * 1000 < MOST_MILLISECONDS
+
+
+def test_every_module_can_be_imported_first() -> None:
+    names = [
+        ".".join(("runwell", *path.relative_to(PACKAGE).with_suffix("").parts))
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path.name not in ("__init__.py", "__main__.py")
+    ]
+    # One process for all: each import starts from a tree in which nothing of ours is loaded.
+    code = f"""
+import importlib, sys
+for name in {names!r}:
+    for loaded in [m for m in sys.modules if m.partition(".")[0] == "runwell"]:
+        del sys.modules[loaded]
+    importlib.import_module(name)
+"""
+    run_fresh(code)
