@@ -10,6 +10,7 @@ import math
 from typing import cast
 
 from pydantic import JsonValue
+from pydantic_core import PydanticSerializationError, to_json
 
 from runwell.core.errors import InvalidPayloadError
 
@@ -103,6 +104,68 @@ def encode_json(value: Json) -> str:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidPayloadError(f"not a JSON value: {error}") from None
+
+
+def encode_value(value: object, *, what: str, limit: int) -> str:
+    """Any value that JSON can show, as compact text: models, dataclasses, dates, sets, enums.
+
+    Bytes become base64 (url-safe), sets and tuples lists. Raises InvalidPayloadError for what has
+    no JSON form, with its place, and for a text of more than `limit` bytes.
+    """
+    try:
+        encoded = _to_json(value)
+    except PydanticSerializationError as error:
+        raise InvalidPayloadError(_why_not_json(value, str(error), what)) from error
+    if len(encoded) > limit:
+        raise InvalidPayloadError(
+            f"{what} is {len(encoded):,} bytes of JSON, and at most {limit:,} are accepted: "
+            "store it elsewhere and pass a reference"
+        )
+    # The walk is for the few texts that may hold something to refuse; scanning bytes is cheap.
+    if (
+        encoded.count(b"[") + encoded.count(b"{") > MAX_DEPTH
+        or b"NaN" in encoded
+        or b"Infinity" in encoded
+        or b"\\u0000" in encoded
+    ):
+        check_json(cast("Json", json.loads(encoded)), what=what)
+    return encoded.decode()
+
+
+def _to_json(value: object) -> bytes:
+    return to_json(value, by_alias=True, bytes_mode="base64", inf_nan_mode="constants")
+
+
+def _why_not_json(value: object, reason: str, what: str) -> str:
+    path = ""
+    # A value that contains itself has no innermost place to name.
+    for _ in range(0 if "Circular" in reason else MAX_DEPTH):
+        step = next((s for s in _parts(value) if not _has_json_form(s[1])), None)
+        if step is None:
+            break
+        path, value = path + step[0], step[1]
+    where = f"{what} at {path.removeprefix('.')}" if path else what
+    if reason.startswith("Unable to serialize unknown type"):
+        return f"{where} can't be sent: {type(value).__name__} objects have no JSON form"
+    return f"{where} can't be sent: {reason.removeprefix('Error serializing to JSON: ')}"
+
+
+def _parts(value: object) -> list[tuple[str, object]]:
+    if isinstance(value, dict):
+        return [(f".{key}", part) for key, part in cast("dict[object, object]", value).items()]
+    if isinstance(value, list | tuple):
+        return [(f"[{i}]", part) for i, part in enumerate(cast("list[object]", value))]
+    if isinstance(value, type):
+        return []
+    return [(f".{key}", part) for key, part in getattr(value, "__dict__", {}).items()]
+
+
+def _has_json_form(value: object) -> bool:
+    try:
+        _to_json(value)
+    except PydanticSerializationError:
+        return False
+    return True
 
 
 def _refuse_constant(name: str) -> None:

@@ -5,6 +5,7 @@ reports because a lease takes one end, `connect` and `heartbeat` by nature.
 Source of the presets: docs `machines.md`.
 """
 
+import re
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -70,6 +71,14 @@ TaskId = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=
 QueueName = Annotated[
     str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_/\-]+$")
 ]
+
+
+_NOT_IN_QUEUE_NAMES = re.compile(r"[^A-Za-z0-9_/\-]")
+
+
+def task_queue_name(task_id: str) -> str:
+    """The queue of a task that names none: `task/<id>`, without what queue names can't have."""
+    return _NOT_IN_QUEUE_NAMES.sub("", f"task/{task_id}")[:128]
 
 
 class WireModel(BaseModel):

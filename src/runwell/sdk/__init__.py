@@ -1,0 +1,1 @@
+"""What user code imports: tasks, triggers, the context of a run, the logger, the configuration."""

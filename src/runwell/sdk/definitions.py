@@ -1,0 +1,184 @@
+"""`@task` and `queue()`: how user code defines what a project consists of."""
+
+from collections.abc import Awaitable
+from typing import Protocol, TypeVar, overload
+
+from pydantic import TypeAdapter, ValidationError
+
+from runwell.client.options import (
+    MachineOption,
+    Queue,
+    Retry,
+    read_machine,
+    read_max_duration,
+    read_whole_seconds,
+)
+from runwell.core.protocol import TaskId
+from runwell.core.timing import Duration, RetryOptions
+from runwell.sdk.catalog import TaskFunction, catalog
+from runwell.sdk.runtime import RunContext
+from runwell.sdk.task import Task, TaskOptions
+
+_PayloadT = TypeVar("_PayloadT")
+_PayloadT_contra = TypeVar("_PayloadT_contra", contravariant=True)
+_ResultT_co = TypeVar("_ResultT_co", covariant=True)
+_OutputT = TypeVar("_OutputT")
+
+_TASK_ID = TypeAdapter[str](TaskId)
+
+
+# The four shapes of a task's function. `ctx` is given by name, the payload by place.
+
+
+class _Bare(Protocol[_ResultT_co]):
+    def __call__(self) -> _ResultT_co: ...
+
+
+class _WithContext(Protocol[_ResultT_co]):
+    def __call__(self, *, ctx: RunContext) -> _ResultT_co: ...
+
+
+class _WithPayload(Protocol[_PayloadT_contra, _ResultT_co]):
+    def __call__(self, payload: _PayloadT_contra, /) -> _ResultT_co: ...
+
+
+class _WithBoth(Protocol[_PayloadT_contra, _ResultT_co]):
+    def __call__(self, payload: _PayloadT_contra, /, *, ctx: RunContext) -> _ResultT_co: ...
+
+
+class _WithDefault(Protocol[_PayloadT_contra, _ResultT_co]):
+    def __call__(self, payload: _PayloadT_contra = ..., /) -> _ResultT_co: ...
+
+
+class _WithDefaultAndContext(Protocol[_PayloadT_contra, _ResultT_co]):
+    def __call__(self, payload: _PayloadT_contra = ..., /, *, ctx: RunContext) -> _ResultT_co: ...
+
+
+class TaskDecorator:
+    """What `task(...)` gives: it takes the function and returns the task."""
+
+    def __init__(self, options: TaskOptions) -> None:
+        self._options = options
+
+    @overload
+    def __call__(
+        self, function: _WithDefault[_PayloadT, Awaitable[_OutputT]], /
+    ) -> Task[_PayloadT | None, _OutputT]: ...
+    @overload
+    def __call__(
+        self, function: _WithDefaultAndContext[_PayloadT, Awaitable[_OutputT]], /
+    ) -> Task[_PayloadT | None, _OutputT]: ...
+    @overload
+    def __call__(
+        self, function: _WithDefault[_PayloadT, _OutputT], /
+    ) -> Task[_PayloadT | None, _OutputT]: ...
+    @overload
+    def __call__(
+        self, function: _WithDefaultAndContext[_PayloadT, _OutputT], /
+    ) -> Task[_PayloadT | None, _OutputT]: ...
+    @overload
+    def __call__(self, function: _Bare[Awaitable[_OutputT]], /) -> Task[None, _OutputT]: ...
+    @overload
+    def __call__(self, function: _WithContext[Awaitable[_OutputT]], /) -> Task[None, _OutputT]: ...
+    @overload
+    def __call__(
+        self, function: _WithPayload[_PayloadT, Awaitable[_OutputT]], /
+    ) -> Task[_PayloadT, _OutputT]: ...
+    @overload
+    def __call__(
+        self, function: _WithBoth[_PayloadT, Awaitable[_OutputT]], /
+    ) -> Task[_PayloadT, _OutputT]: ...
+    @overload
+    def __call__(self, function: _Bare[_OutputT], /) -> Task[None, _OutputT]: ...
+    @overload
+    def __call__(self, function: _WithContext[_OutputT], /) -> Task[None, _OutputT]: ...
+    @overload
+    def __call__(
+        self, function: _WithPayload[_PayloadT, _OutputT], /
+    ) -> Task[_PayloadT, _OutputT]: ...
+    @overload
+    def __call__(
+        self, function: _WithBoth[_PayloadT, _OutputT], /
+    ) -> Task[_PayloadT, _OutputT]: ...
+    def __call__(self, function: TaskFunction, /) -> object:
+        """The task of this function, noted in the catalogue."""
+        return catalog.add_task(Task[object, object](function, self._options))
+
+
+def task(
+    *,
+    id: str,  # noqa: A002 (the name of the platform's documentation)
+    retry: Retry | None = None,
+    queue: Queue | None = None,
+    machine: MachineOption | None = None,
+    max_duration: Duration | None = None,
+    ttl: Duration | None = None,
+    description: str | None = None,
+    keep_process: bool = False,
+) -> TaskDecorator:
+    """Turn a function into a task, which runs in a process of its own when it is triggered.
+
+    The function, `async def` or `def`, takes at most one payload, and `ctx` if it declares it. The
+    payload's annotation is its schema: a pydantic model, dataclass, TypedDict or built-in type,
+    checked when the task is triggered and again before it runs. What it returns is the output; it
+    must have a JSON form.
+
+    `id` must be unique in the project. What isn't given is taken from the config file. `ttl` is how
+    long a run may wait for its first start, `max_duration` how long an attempt may take (at least
+    5 seconds; `timeout.NONE` for no limit). With `keep_process`, one process serves many runs of
+    this task: faster, and what a run leaves behind in memory is there for the next.
+
+    Example:
+        >>> from runwell import Queue, Retry, task
+        >>> @task(id="greet", retry=Retry(max_attempts=5), queue=Queue(concurrency_limit=10))
+        ... async def greet(name: str) -> str:
+        ...     return f"Hello {name}"
+        >>> greet.id
+        'greet'
+    """
+    options = TaskOptions(
+        id=_read_task_id(id),
+        retry=_read_retry(retry),
+        queue=_read_queue(queue),
+        machine=None if machine is None else read_machine(machine),
+        max_duration=None if max_duration is None else read_max_duration(max_duration),
+        ttl=None if ttl is None else read_whole_seconds("ttl", ttl),
+        description=description,
+        keep_process=keep_process,
+    )
+    return TaskDecorator(options)
+
+
+def queue(name: str, *, concurrency_limit: int | None = None) -> Queue:
+    """Define a queue that several tasks share, and with it a limit on all of them together.
+
+    Example:
+        >>> from runwell import queue, task
+        >>> reports = queue("reports", concurrency_limit=1)
+        >>> @task(id="daily-report", queue=reports)
+        ... def daily_report() -> None: ...
+        >>> @task(id="weekly-report", queue=reports)
+        ... def weekly_report() -> None: ...
+    """
+    return catalog.add_queue(Queue(name=name, concurrency_limit=concurrency_limit))
+
+
+def _read_task_id(task_id: object) -> str:
+    try:
+        return _TASK_ID.validate_python(task_id, strict=True)
+    except ValidationError:
+        raise ValueError(
+            f"id={task_id!r}: the id of a task is a text of 1 to 256 characters, on one line"
+        ) from None
+
+
+def _read_retry(retry: object) -> RetryOptions | None:
+    if retry is None or isinstance(retry, Retry):
+        return None if retry is None else retry.to_options()
+    raise ValueError(f"retry={retry!r}: it takes Retry(max_attempts=..., ...)")
+
+
+def _read_queue(value: object) -> Queue | None:
+    if value is None or isinstance(value, Queue):
+        return value
+    raise ValueError(f"queue={value!r}: it takes Queue(...), or what queue(...) returned")

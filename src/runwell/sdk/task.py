@@ -1,0 +1,134 @@
+"""A task: a function with an id and options, as triggers and as the worker see it.
+
+Not about the decorators that make tasks: those are in `definitions.py`.
+"""
+
+import inspect
+from dataclasses import dataclass
+from typing import Generic, Never, TypeVar, cast
+
+from runwell.client.options import Queue
+from runwell.core.payloads import MAX_OUTPUT_BYTES, Json, encode_value
+from runwell.core.protocol import (
+    DEFAULT_MACHINE,
+    MachineManifest,
+    MachineName,
+    QueueManifest,
+    TaskManifest,
+    task_queue_name,
+)
+from runwell.core.timing import RetryOptions
+from runwell.sdk.catalog import TaskFunction
+from runwell.sdk.runtime import RunContext
+from runwell.sdk.signature import TaskSignature
+
+PayloadT_contra = TypeVar("PayloadT_contra", contravariant=True)
+OutputT_co = TypeVar("OutputT_co", covariant=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskDefaults:
+    """What holds for tasks that don't say otherwise: the part of the config file about tasks."""
+
+    retry: RetryOptions | None = None
+    machine: MachineName | None = None
+    max_duration: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskOptions:
+    """What `@task` was given besides the function, read and checked."""
+
+    id: str
+    retry: RetryOptions | None
+    queue: Queue | None
+    machine: MachineName | None
+    max_duration: int | None
+    ttl: int | None
+    description: str | None
+    keep_process: bool
+
+
+class Task(Generic[PayloadT_contra, OutputT_co]):
+    """A task: a function with an id and options. Made by `@task`."""
+
+    def __init__(self, function: TaskFunction, options: TaskOptions) -> None:
+        self.function = function
+        self.options = options
+        self._signature = TaskSignature(options.id, function)
+        # The function's own, for pickle, `inspect` and tools that show documentation.
+        self.__module__ = function.__module__
+        self.__name__: str = function.__name__
+        self.__qualname__: str = function.__qualname__
+        self.__doc__ = function.__doc__
+        self.__wrapped__ = function
+
+    @property
+    def id(self) -> str:
+        """The id by which the task is triggered."""
+        return self.options.id
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the function is an `async def`."""
+        return inspect.iscoroutinefunction(self.function)
+
+    def parse_payload(self, value: Json) -> object:
+        """A payload as the function takes it; raises TaskPayloadParsedError."""
+        return self._signature.parse_payload(value)
+
+    def call(self, payload: object, ctx: RunContext) -> object:
+        """Call the function; a coroutine for an `async def`. `ctx` is passed if it declares it."""
+        positional, named = self._signature.arguments(payload, ctx)
+        return self.function(*positional, **named)
+
+    def encode_output(self, value: object) -> str | None:
+        """What the function returned, as JSON text; raises InvalidPayloadError."""
+        if value is None:
+            return None
+        return encode_value(value, what="the output", limit=MAX_OUTPUT_BYTES)
+
+    def parse_output(self, value: Json) -> OutputT_co:
+        """The output of a run as the type that the function returns; raises InvalidPayloadError."""
+        return cast("OutputT_co", self._signature.parse_output(value))
+
+    def manifest(
+        self, file_path: str, export_name: str, defaults: TaskDefaults | None = None
+    ) -> TaskManifest:
+        """What the server is told about this task; reads the annotations, which may raise."""
+        options, defaults = self.options, defaults or TaskDefaults()
+        schema = self._signature.payload_schema
+        # Read now, so that an annotation that can't be used is found before the first run.
+        _ = self._signature.output_schema
+        return TaskManifest(
+            id=self.id,
+            description=options.description,
+            file_path=file_path,
+            export_name=export_name,
+            queue=_queue_manifest(self.id, options.queue),
+            retry=options.retry or defaults.retry or RetryOptions(),
+            machine=MachineManifest(preset=options.machine or defaults.machine or DEFAULT_MACHINE),
+            max_duration=options.max_duration or defaults.max_duration,
+            ttl=options.ttl,
+            payload_schema=schema.json_schema() if schema else None,
+            keep_process=options.keep_process,
+        )
+
+    def __reduce__(self) -> str:
+        # By reference, as functions are pickled.
+        return self.__qualname__
+
+    def __repr__(self) -> str:
+        return f"<Task {self.id!r}>"
+
+
+#: Any task, whatever it takes and returns.
+AnyTask = Task[Never, object]
+
+
+def _queue_manifest(task_id: str, queue: Queue | None) -> QueueManifest | None:
+    if queue is None:
+        return None
+    return QueueManifest(
+        name=queue.name or task_queue_name(task_id), concurrency_limit=queue.concurrency_limit
+    )

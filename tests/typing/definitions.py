@@ -1,0 +1,86 @@
+"""User-like code that the type checkers read and nobody runs: `@task` keeps the types."""
+
+from dataclasses import dataclass
+from typing import assert_type
+
+from runwell.sdk.definitions import task
+from runwell.sdk.runtime import RunContext
+from runwell.sdk.task import Task
+
+
+@dataclass
+class Order:
+    number: int
+
+
+@task(id="a")
+async def with_payload(payload: Order) -> str:
+    return str(payload.number)
+
+
+@task(id="b")
+async def with_both(payload: Order, ctx: RunContext) -> int:
+    return ctx.attempt.number
+
+
+@task(id="c")
+async def bare() -> list[str]:
+    return []
+
+
+@task(id="d")
+async def only_context(ctx: RunContext) -> bool:
+    return ctx.run.is_test
+
+
+@task(id="e")
+async def with_default(name: str = "world") -> str:
+    return name
+
+
+@task(id="f")
+async def with_default_and_context(name: str = "world", *, ctx: RunContext) -> str:
+    return name
+
+
+@task(id="g")
+def blocking(payload: Order) -> str:
+    return str(payload.number)
+
+
+@task(id="h")
+def blocking_both(payload: Order, *, ctx: RunContext) -> int:
+    return ctx.attempt.number
+
+
+@task(id="i")
+def blocking_bare() -> None: ...
+
+
+@task(id="j")
+def blocking_default(count: int = 1) -> int:
+    return count
+
+
+@task(id="k")
+def blocking_context(ctx: RunContext) -> str:
+    return ctx.run.id
+
+
+@task(id="l")
+def blocking_default_and_context(count: int = 1, *, ctx: RunContext) -> int:
+    return count
+
+
+assert_type(with_payload, Task[Order, str])
+assert_type(with_both, Task[Order, int])
+assert_type(bare, Task[None, list[str]])
+assert_type(only_context, Task[None, bool])
+assert_type(with_default, Task[str | None, str])
+assert_type(with_default_and_context, Task[str | None, str])
+assert_type(blocking, Task[Order, str])
+assert_type(blocking_both, Task[Order, int])
+assert_type(blocking_bare, Task[None, None])
+assert_type(blocking_default, Task[int | None, int])
+assert_type(blocking_context, Task[None, str])
+assert_type(blocking_default_and_context, Task[int | None, int])
