@@ -32,6 +32,9 @@ _SHUTDOWN_STEPS = ((signal.SIGINT, 60.0), (signal.SIGQUIT, 10.0), (signal.SIGKIL
 # What to do with backends whose postmaster is dead; they mostly notice it themselves at once.
 _ORPHAN_STEPS = ((None, 1.0), (signal.SIGQUIT, 3.0), (signal.SIGKILL, 5.0))
 
+# What a postmaster says that finds its predecessor's processes alive.
+_LEFTOVER_SIGNS = ("pre-existing shared memory block", 'lock file "postmaster.pid" already exists')
+
 # The shell becomes postgres, so it keeps the pid our owner waits for, and leaves a grandchild
 # behind that is nobody's child here (the postmaster would take an unknown child's end for a
 # crash). That one blocks on a pipe only the owner holds: a line means the postmaster has ended,
@@ -105,7 +108,10 @@ class PostmasterProcess:
     @property
     def is_running(self) -> bool:
         """Whether the postmaster is alive; it never restarts by itself."""
-        return self._process.poll() is None
+        if self._process.poll() is None:
+            return True
+        self._dismiss_watchdog()
+        return False
 
     def stop(self) -> None:
         """Shut down and wait for the end; at most 75 seconds, harmless when already ended."""
@@ -146,8 +152,8 @@ def start_postmaster(launch: PostmasterLaunch) -> PostmasterProcess:
         end_leftovers(launch.cluster, launch.socket_directory)
         try:
             return _launch(launch)
-        except _MemoryInUseError:
-            # Only where `_find_orphans` can't see them: they end when they notice the death.
+        except _LeftoverError:
+            # Only where `_find_orphans` can't see them, or one started after it looked.
             if time.monotonic() > deadline:
                 raise
         time.sleep(0.1)
@@ -155,10 +161,10 @@ def start_postmaster(launch: PostmasterLaunch) -> PostmasterProcess:
 
 def end_leftovers(cluster: Path, socket_directory: Path) -> None:
     """End what a killed owner left on this cluster: postmaster, backends, misleading files."""
-    pid = _read_pid(cluster)
-    if pid is None:
+    if not (cluster / "postmaster.pid").exists():
         return
-    if _is_postmaster(pid, cluster):
+    pid = _read_pid(cluster / "postmaster.pid")
+    if pid is not None and _is_postmaster(pid, cluster):
         _end_postmaster(pid, cluster)
     for step, limit_seconds in _ORPHAN_STEPS:
         orphans = _find_orphans(cluster)
@@ -169,7 +175,7 @@ def end_leftovers(cluster: Path, socket_directory: Path) -> None:
                 _send(orphan, step)
         _wait_until_gone(cluster, limit_seconds)
     for path in (cluster / "postmaster.pid", socket_directory / f"{SOCKET_NAME}.lock"):
-        _remove_if_pid_is_reused(path)
+        _remove_if_misleading(path)
 
 
 def read_tail(log_path: Path, *, offset: int = 0) -> str:
@@ -187,8 +193,8 @@ def take_last_lines(text: str) -> str:
     return "\n".join(text.strip().splitlines()[-_TAIL_LINES:])
 
 
-class _MemoryInUseError(PostgresStartError):
-    """Backends of a killed postmaster still hold its shared memory."""
+class _LeftoverError(PostgresStartError):
+    """Processes of a killed server still hold its memory, or its place."""
 
 
 def _launch(launch: PostmasterLaunch) -> PostmasterProcess:
@@ -204,10 +210,10 @@ def _launch(launch: PostmasterLaunch) -> PostmasterProcess:
     ended = not postmaster.is_running
     postmaster.stop()
     tail = read_tail(launch.log_path, offset=offset)
-    if "pre-existing shared memory block" in tail:
-        raise _MemoryInUseError(
+    if any(sign in tail for sign in _LEFTOVER_SIGNS):
+        raise _LeftoverError(
             f"PostgreSQL can't start on {launch.cluster}: processes of a killed server still use "
-            f"its memory. End those `postgres` processes and start again.\n{tail}"
+            f"it. End those `postgres` processes and start again.\n{tail}"
         )
     what = (
         "ended while starting"
@@ -328,11 +334,12 @@ def _works_in(pid: int, cluster: Path) -> bool:
         return False
 
 
-def _remove_if_pid_is_reused(path: Path) -> None:
+def _remove_if_misleading(path: Path) -> None:
     # PostgreSQL removes stale files itself, unless their pid now belongs to another process of
-    # the same user, which is usual after a container's restart: pids are small there.
-    lines = _read_lines(path)
-    if lines and lines[0].isdigit() and _is_alive(int(lines[0])):
+    # the same user, which is usual after a container's restart (pids are small there), or it was
+    # killed before it had written the pid.
+    pid = _read_pid(path)
+    if pid is None or _is_alive(pid):
         path.unlink(missing_ok=True)
 
 
@@ -351,8 +358,8 @@ def _send(pid: int, step: signal.Signals) -> None:
         os.kill(pid, step)
 
 
-def _read_pid(cluster: Path) -> int | None:
-    lines = _read_lines(cluster / "postmaster.pid")
+def _read_pid(path: Path) -> int | None:
+    lines = _read_lines(path)
     return int(lines[0]) if lines and lines[0].isdigit() else None
 
 
