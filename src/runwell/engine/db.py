@@ -32,8 +32,8 @@ UNAVAILABLE_ERRORS: tuple[type[Exception], ...] = (
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
     asyncpg.InterfaceError,
-    ConnectionError,
-    TimeoutError,
+    # No socket, no such host, no route, a timeout, a connection reset.
+    OSError,
 )
 
 

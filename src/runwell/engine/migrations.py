@@ -11,7 +11,10 @@ from importlib.resources import files
 import asyncpg
 
 from runwell.core.errors import ConfigurationError
-from runwell.engine.db import unavailable
+from runwell.engine.db import Database, unavailable
+from runwell.engine.queries import load_queries
+
+_sql = load_queries("migrations")
 
 _MINIMUM_POSTGRESQL = 15
 _LOCK_KEY = 0x72756E77  # "runw"
@@ -54,7 +57,7 @@ async def migrate(dsn: str, migrations: list[Migration] | None = None) -> int:
     """
     wanted = list_migrations() if migrations is None else migrations
     with unavailable():
-        connection = await asyncpg.connect(dsn, timeout=10)
+        connection = await _connect(dsn)
         try:
             _check_server(connection.get_server_version().major)
             await connection.execute("SELECT pg_advisory_lock($1)", _LOCK_KEY)
@@ -62,6 +65,24 @@ async def migrate(dsn: str, migrations: list[Migration] | None = None) -> int:
         finally:
             # Ends the session, and with it the lock.
             await connection.close(timeout=10)
+
+
+async def is_current(db: Database) -> bool:
+    """Whether a database has the newest migration that this Runwell has."""
+    async with db.connection() as tx:
+        return bool(await tx.fetch_value(_sql.has_migration, version=list_migrations()[-1].version))
+
+
+async def _connect(dsn: str) -> asyncpg.Connection:
+    try:
+        return await asyncpg.connect(dsn, timeout=10)
+    except (
+        asyncpg.InvalidAuthorizationSpecificationError,
+        asyncpg.InvalidCatalogNameError,
+        asyncpg.exceptions.ClientConfigurationError,
+    ) as error:
+        # PostgreSQL's message names the user or the database, and never the password.
+        raise ConfigurationError(f"DATABASE_URL does not lead into a database: {error}") from None
 
 
 def _check_server(major: int) -> None:

@@ -1,0 +1,126 @@
+"""Organisations, projects, environments and their secret keys."""
+
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+
+from runwell.core.ids import make_id, make_project_ref, make_secret_key
+from runwell.engine.db import Row, Transaction
+from runwell.engine.queries import load_queries
+
+_sql = load_queries("environments")
+
+#: How many runs of one environment may execute at once, unless set otherwise.
+DEFAULT_CONCURRENCY_LIMIT = 1_000
+
+_ENVIRONMENTS = (("dev", "DEVELOPMENT"), ("stg", "STAGING"), ("prod", "PRODUCTION"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Organization:
+    """Who owns projects."""
+
+    public_id: str
+    slug: str
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    """A code base with its environments."""
+
+    public_id: str
+    ref: str
+    slug: str
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """Where keys, queues and runs belong; `type` is DEVELOPMENT, STAGING or PRODUCTION."""
+
+    id: int
+    public_id: str
+    slug: str
+    type: str
+    concurrency_limit: int
+    project: Project
+    organization: Organization
+
+    @property
+    def is_development(self) -> bool:
+        """Whether runs here belong to somebody who is writing the tasks."""
+        return self.type == "DEVELOPMENT"
+
+
+async def find_by_secret_key(
+    tx: Transaction, secret_key: str, *, now: datetime
+) -> Environment | None:
+    """The environment of a secret key, or None for a key that is unknown or has expired."""
+    row = await tx.fetch_one(_sql.find_environment_by_key, secret_key=secret_key, now=now)
+    return None if row is None else _environment(row)
+
+
+async def create_first_project(
+    tx: Transaction, *, now: datetime, name: str = "Local"
+) -> dict[str, str] | None:
+    """Create an organisation, a project and its environments when there is no project yet.
+
+    Returns the secret key of each environment by its slug; None when there was a project.
+    """
+    await tx.execute(_sql.lock_first_project)
+    if await tx.fetch_value(_sql.has_project):
+        return None
+    slug = f"{name.lower()}-{secrets.token_hex(2)}"
+    organization_id = await tx.fetch_value(
+        _sql.insert_organization, public_id=make_id("org", now), slug=slug, name=name, now=now
+    )
+    project_id = await tx.fetch_value(
+        _sql.insert_project,
+        public_id=make_id("project", now),
+        organization_id=organization_id,
+        ref=make_project_ref(),
+        slug=slug,
+        name=name,
+        now=now,
+    )
+    keys = {slug: make_secret_key(slug) for slug, _ in _ENVIRONMENTS}
+    for slug, kind in _ENVIRONMENTS:
+        await tx.execute(
+            _sql.insert_environment,
+            public_id=make_id("env", now),
+            project_id=project_id,
+            slug=slug,
+            type=kind,
+            concurrency_limit=DEFAULT_CONCURRENCY_LIMIT,
+            secret_key=keys[slug],
+            now=now,
+        )
+    return keys
+
+
+async def list_local_keys(tx: Transaction, *, now: datetime) -> dict[str, str]:
+    """The secret key of each environment of the first project, by slug."""
+    rows = await tx.fetch(_sql.list_local_keys, now=now)
+    return {row["slug"]: row["secret_key"] for row in rows}
+
+
+def _environment(row: Row) -> Environment:
+    return Environment(
+        id=row["id"],
+        public_id=row["public_id"],
+        slug=row["slug"],
+        type=row["type"],
+        concurrency_limit=row["concurrency_limit"],
+        project=Project(
+            public_id=row["project_public_id"],
+            ref=row["project_ref"],
+            slug=row["project_slug"],
+            name=row["project_name"],
+        ),
+        organization=Organization(
+            public_id=row["organization_public_id"],
+            slug=row["organization_slug"],
+            name=row["organization_name"],
+        ),
+    )

@@ -1,0 +1,53 @@
+-- name: find_environment_by_key
+-- The environment that a living secret key belongs to.
+SELECT e.id, e.public_id, e.slug, e.type, e.concurrency_limit,
+    p.public_id AS project_public_id, p.ref AS project_ref, p.slug AS project_slug,
+    p.name AS project_name,
+    o.public_id AS organization_public_id, o.slug AS organization_slug, o.name AS organization_name
+FROM api_keys k
+JOIN environments e ON e.id = k.environment_id
+JOIN projects p ON p.id = e.project_id
+JOIN organizations o ON o.id = p.organization_id
+WHERE k.secret_key = :secret_key AND (k.expires_at IS NULL OR k.expires_at > :now);
+
+-- name: lock_first_project
+-- One server at a time creates the first project.
+SELECT pg_advisory_xact_lock(7235421);
+
+-- name: has_project
+-- Whether there is any project.
+SELECT EXISTS (SELECT FROM projects);
+
+-- name: insert_organization
+-- The organisation of a first project.
+INSERT INTO organizations (public_id, slug, name, created_at)
+VALUES (:public_id, :slug, :name, :now)
+RETURNING id;
+
+-- name: insert_project
+-- A project of an organisation.
+INSERT INTO projects (public_id, organization_id, ref, slug, name, created_at)
+VALUES (:public_id, :organization_id, :ref, :slug, :name, :now)
+RETURNING id;
+
+-- name: insert_environment
+-- An environment with its first key and its counter of running runs.
+WITH environment AS (
+    INSERT INTO environments (public_id, project_id, slug, type, concurrency_limit, created_at)
+    VALUES (:public_id, :project_id, :slug, :type, :concurrency_limit, :now)
+    RETURNING id
+), key AS (
+    INSERT INTO api_keys (environment_id, secret_key, created_at)
+    SELECT id, :secret_key, :now FROM environment
+)
+INSERT INTO environment_concurrency (environment_id) SELECT id FROM environment
+RETURNING environment_id;
+
+-- name: list_local_keys
+-- The newest living key of each environment of the oldest project.
+SELECT DISTINCT ON (e.slug) e.slug, k.secret_key
+FROM environments e
+JOIN api_keys k ON k.environment_id = e.id
+WHERE e.project_id = (SELECT min(id) FROM projects)
+    AND (k.expires_at IS NULL OR k.expires_at > :now)
+ORDER BY e.slug, k.created_at DESC, k.id DESC;
