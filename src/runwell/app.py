@@ -1,0 +1,314 @@
+"""The server's composition root: settings from the environment, and everything put together.
+
+`serve` opens the database, the notifications, the loops and the socket, and closes them in the
+opposite order. `python -m runwell.app` is `serve` with the settings of the environment.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import uvloop
+
+from runwell._version import __version__
+from runwell.core.errors import ConfigurationError, RunwellError
+from runwell.core.protocol import LEASE_SECONDS
+from runwell.core.timing import Clock, SystemClock
+from runwell.engine import background, environments
+from runwell.engine.db import Database, DatabaseUnavailableError, Transaction
+from runwell.engine.embedded import EmbeddedPostgresError
+from runwell.engine.migrations import migrate
+from runwell.engine.notifications import Signals
+from runwell.server.application import create_app
+from runwell.server.backend import Backend
+from runwell.server.event_log import LEVELS, LogFormat, configure_logging
+from runwell.server.listening import HttpServer, open_socket, stop_on_signals, url_of
+from runwell.server.local_file import remove_local_file, write_local_file
+from runwell.server.postgres_guard import PostgresGuard
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 3030
+DEFAULT_DATA_DIR = Path(".runwell")
+DEFAULT_POOL_SIZE = 10
+DEFAULT_STOP_SECONDS = 10
+#: A PostgreSQL that starts together with the server is waited for this long.
+_DATABASE_PATIENCE_SECONDS = 30.0
+_DATABASE_RETRY_SECONDS = 1.0
+
+#: The environment whose key programs on this machine get.
+_LOCAL_ENVIRONMENT = "dev"
+
+_log = logging.getLogger("runwell.app")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the server can be told. `database_url` of None means the embedded PostgreSQL."""
+
+    database_url: str | None = None
+    host: str = DEFAULT_HOST
+    port: int = DEFAULT_PORT
+    data_dir: Path = DEFAULT_DATA_DIR
+    log_level: str = "info"
+    log_format: LogFormat = "text"
+    lease_seconds: int = LEASE_SECONDS
+    pool_size: int = DEFAULT_POOL_SIZE
+    stop_seconds: int = DEFAULT_STOP_SECONDS
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerAddress:
+    """A server that answers: where, and with which key of its first project (by environment)."""
+
+    url: str
+    secret_keys: dict[str, str]
+    #: Whether the keys were made by this start.
+    is_first_start: bool
+
+
+def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """The settings of the environment; raises ConfigurationError that says what to change."""
+    given = os.environ if environment is None else environment
+    log_format = _choice(given, "RUNWELL_LOG_FORMAT", "text", ("text", "json"))
+    return Settings(
+        database_url=_database_url(given),
+        host=given.get("RUNWELL_HOST") or DEFAULT_HOST,
+        port=_integer(given, "RUNWELL_PORT", DEFAULT_PORT, 0, 65_535),
+        data_dir=Path(given.get("RUNWELL_DATA_DIR") or DEFAULT_DATA_DIR),
+        log_level=_choice(given, "RUNWELL_LOG_LEVEL", "info", LEVELS),
+        log_format="json" if log_format == "json" else "text",
+        lease_seconds=_integer(given, "RUNWELL_LEASE_SECONDS", LEASE_SECONDS, 1, 3_600),
+        pool_size=_integer(given, "RUNWELL_POOL_SIZE", DEFAULT_POOL_SIZE, 2, 1_000),
+        stop_seconds=_integer(given, "RUNWELL_STOP_SECONDS", DEFAULT_STOP_SECONDS, 1, 3_600),
+    )
+
+
+async def serve(
+    settings: Settings,
+    *,
+    announce: Callable[[str], None] | None = None,
+    on_ready: Callable[[ServerAddress], None] | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, then stop gracefully; a second signal hastens it.
+
+    `announce` gets what is to be told once and not logged, the keys of a new project; it is printed
+    otherwise. Raises ConfigurationError, EmbeddedPostgresError or DatabaseUnavailableError when it
+    can't start.
+    """
+    stop = _Stop()
+    with stop_on_signals(stop.on_signal):
+        try:
+            async with _running(settings, announce or _print) as (server, address, listener):
+                stop.server = server
+                _log.info(
+                    "server_ready",
+                    extra={"fields": {"url": address.url, "version": __version__}},
+                )
+                if on_ready is not None:
+                    on_ready(address)
+                await server.listen(listener)
+        except asyncio.CancelledError:
+            # A signal came while we were starting: what had started is closed again by now.
+            if not stop.has_begun:
+                raise
+    _log.info("server_stopped")
+
+
+def run(
+    settings: Settings,
+    *,
+    announce: Callable[[str], None] | None = None,
+    on_ready: Callable[[ServerAddress], None] | None = None,
+) -> None:
+    """`serve` on an event loop of its own, for a process that does nothing else."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(settings, announce=announce, on_ready=on_ready))
+
+
+def main() -> NoReturn:
+    """Serve with the settings of the environment; the exit status is 1 when that can't be."""
+    try:
+        settings = read_settings()
+        configure_logging(settings.log_level, settings.log_format)
+        run(settings)
+    except (RunwellError, EmbeddedPostgresError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(1)
+    sys.exit(0)
+
+
+class _Stop:
+    """What a signal does: cancels a start that goes on, stops a server that runs."""
+
+    def __init__(self) -> None:
+        self.server: HttpServer | None = None
+        self.has_begun = False
+        self._starting = asyncio.current_task()
+
+    def on_signal(self, name: str) -> None:
+        _log.info("server_stopping", extra={"fields": {"signal": name}})
+        self.has_begun = True
+        if self.server is not None:
+            self.server.stop()
+        elif self._starting is not None:
+            self._starting.cancel()
+
+
+@contextlib.asynccontextmanager
+async def _running(
+    settings: Settings, announce: Callable[[str], None]
+) -> AsyncGenerator[tuple[HttpServer, ServerAddress, socket.socket]]:
+    """All that a server needs, open within the block, from the socket to the loops."""
+    clock = SystemClock()
+    with contextlib.closing(open_socket(settings.host, settings.port)) as listener:
+        async with (
+            _open_postgres(settings) as dsn,
+            await Database.open(dsn, max_size=settings.pool_size) as db,
+            _open_signals(dsn) as signals,
+        ):
+            address = await _find_project(db, url_of(listener), clock, announce)
+            backend = Backend(db, signals, clock=clock, lease_seconds=settings.lease_seconds)
+            async with background.run_loops(db, signals, clock):
+                with _local_file(settings, address):
+                    yield (
+                        HttpServer(
+                            create_app(backend),
+                            before_stop=backend.polls.stop,
+                            stop_seconds=settings.stop_seconds,
+                        ),
+                        address,
+                        listener,
+                    )
+
+
+@contextlib.asynccontextmanager
+async def _open_postgres(settings: Settings) -> AsyncGenerator[str]:
+    """The DSN of a migrated PostgreSQL: our own, kept alive within the block, or the given one."""
+    if settings.database_url is not None:
+        await _migrate(settings.database_url, patience_seconds=_DATABASE_PATIENCE_SECONDS)
+        yield settings.database_url
+        return
+    guard = await PostgresGuard.start(settings.data_dir)
+    try:
+        await _migrate(guard.dsn, patience_seconds=0)
+        watching = asyncio.create_task(guard.run(), name="postgres_guard")
+        try:
+            yield guard.dsn
+        finally:
+            watching.cancel()
+            await asyncio.wait((watching,))
+    finally:
+        await guard.stop()
+
+
+async def _migrate(dsn: str, *, patience_seconds: float) -> None:
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        try:
+            applied = await migrate(dsn)
+        except DatabaseUnavailableError as error:
+            if time.monotonic() >= deadline:
+                raise
+            _log.warning("database_awaited", extra={"fields": {"error": str(error)}})
+            await asyncio.sleep(_DATABASE_RETRY_SECONDS)
+        else:
+            if applied:
+                _log.info("database_migrated", extra={"fields": {"applied": applied}})
+            return
+
+
+@contextlib.asynccontextmanager
+async def _open_signals(dsn: str) -> AsyncGenerator[Signals]:
+    signals = Signals(dsn)
+    await signals.start()
+    try:
+        yield signals
+    finally:
+        await signals.stop()
+
+
+async def _find_project(
+    db: Database, url: str, clock: Clock, announce: Callable[[str], None]
+) -> ServerAddress:
+    async def create(tx: Transaction) -> dict[str, str] | None:
+        return await environments.create_first_project(tx, now=clock.now())
+
+    created = await db.run(create)
+    if created is not None:
+        announce(_describe_keys(created))
+        return ServerAddress(url=url, secret_keys=created, is_first_start=True)
+    async with db.connection() as tx:
+        keys = await environments.list_local_keys(tx, now=clock.now())
+    return ServerAddress(url=url, secret_keys=keys, is_first_start=False)
+
+
+@contextlib.contextmanager
+def _local_file(settings: Settings, address: ServerAddress) -> Generator[None]:
+    key = address.secret_keys.get(_LOCAL_ENVIRONMENT)
+    if key is None:
+        yield
+        return
+    try:
+        write_local_file(settings.data_dir, url=address.url, secret_key=key)
+    except OSError as error:
+        # Only programs on this machine miss it; a server in a container may have no place for it.
+        fields = {"data_dir": str(settings.data_dir), "error": str(error)}
+        _log.warning("local_file_not_written", extra={"fields": fields})
+    try:
+        yield
+    finally:
+        remove_local_file(settings.data_dir)
+
+
+def _describe_keys(keys: dict[str, str]) -> str:
+    lines = "".join(f"  {slug:<5} {key}\n" for slug, key in keys.items())
+    return (
+        "Created a project. Its secret keys, one for each environment, are shown only now:\n"
+        f"{lines}`runwell env` prints what a client on this machine needs.\n"
+    )
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _database_url(given: Mapping[str, str]) -> str | None:
+    url = given.get("DATABASE_URL", "").strip()
+    if url and not url.startswith(("postgresql://", "postgres://")):
+        # The value itself is not shown: it holds a password.
+        raise ConfigurationError(
+            "DATABASE_URL must begin with postgresql:// (postgresql://user:password@host/name); "
+            "unset it to use the embedded PostgreSQL"
+        )
+    return url or None
+
+
+def _choice(given: Mapping[str, str], name: str, default: str, choices: tuple[str, ...]) -> str:
+    value = given.get(name, "").strip().lower() or default
+    if value not in choices:
+        raise ConfigurationError(f"{name} is {value!r}: it must be one of {', '.join(choices)}")
+    return value
+
+
+def _integer(given: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+    value = given.get(name, "").strip()
+    if not value:
+        return default
+    if not (value.isascii() and value.isdecimal() and least <= int(value[:12]) <= most):
+        raise ConfigurationError(
+            f"{name} is {value!r}: it must be a whole number from {least} to {most}"
+        )
+    return int(value)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""What every route needs: the database, wake-ups, the clock, known keys, waiting requests."""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from starlette.requests import Request
+
+from runwell.core.protocol import LEASE_SECONDS
+from runwell.core.timing import Clock, SystemClock
+from runwell.engine.db import Database
+from runwell.engine.environments import Environment
+from runwell.engine.notifications import Signals
+from runwell.server.auth import KeyRing, read_secret_key, unknown_key
+from runwell.server.polling import Polls
+
+
+class Backend:
+    """The open parts that routes work with; whoever opened them closes them."""
+
+    def __init__(
+        self,
+        db: Database,
+        signals: Signals,
+        *,
+        clock: Clock | None = None,
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> None:
+        """Work with an open database and started signals."""
+        self.lease_seconds = lease_seconds
+        self.db = db
+        self.signals = signals
+        self.polls = Polls(signals)
+        self._clock = clock or SystemClock()
+        self._keys = KeyRing()
+
+    def now(self) -> datetime:
+        """The current instant."""
+        return self._clock.now()
+
+    async def authenticate(self, request: Request) -> Environment:
+        """The environment whose secret key the request carries; raises RequestError 401."""
+        key = read_secret_key(request)
+        found = await self._keys.find(self.db, key, now=self.now())
+        if found is None:
+            raise unknown_key()
+        return found
+
+    def wake_dequeuers(self, environment_ids: Iterable[int]) -> None:
+        """Say that there may be something to dequeue in these environments."""
+        for environment_id in environment_ids:
+            self.signals.wake(runs_topic(environment_id))
+
+
+def runs_topic(environment_id: int) -> str:
+    """Woken when an environment may have something to dequeue."""
+    return f"runs:{environment_id}"
+
+
+def worker_topic(worker_id: str) -> str:
+    """Woken when a run that a worker holds was canceled."""
+    return f"worker:{worker_id}"

@@ -1,0 +1,86 @@
+"""An operation of the API: a method and a path, what answers, and all that its documentation says.
+
+The OpenAPI document is made from these, so that it can't leave one out.
+"""
+
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from runwell.server.backend import Backend
+from runwell.server.http import ClientGoneError, answer_for, error_answer
+
+Endpoint = Callable[[Request, Backend], Awaitable[ASGIApp]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """A parameter in the query or a header; those of the path are read from it."""
+
+    name: str
+    description: str
+    place: Literal["query", "header"] = "query"
+    type: Literal["string", "integer", "boolean"] = "string"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One method of one path. `refusals` says in what cases it answers which 4xx."""
+
+    method: Literal["GET", "POST"]
+    path: str
+    endpoint: Endpoint
+    name: str
+    summary: str
+    tag: str
+    body: type[BaseModel] | None = None
+    answer: type[BaseModel] | None = None
+    answer_description: str = "Done."
+    parameters: tuple[Parameter, ...] = ()
+    refusals: tuple[tuple[int, str], ...] = ()
+    needs_key: bool = True
+
+
+class Resource:
+    """A path with its methods, as an ASGI application. Every error becomes an answer here."""
+
+    def __init__(self, operations: Sequence[Operation], backend: Backend) -> None:
+        """Answer the methods of these operations."""
+        self._endpoints = {operation.method: operation.endpoint for operation in operations}
+        self._backend = backend
+        if "GET" in self._endpoints:
+            # The server leaves out the body of an answer to HEAD.
+            self._endpoints["HEAD"] = self._endpoints["GET"]
+        self._allowed = ", ".join(sorted(self._endpoints))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        endpoint = self._endpoints.get(scope["method"])
+        if endpoint is None:
+            found = error_answer(
+                405,
+                f"{scope['method']} is not a method of this URL, which has {self._allowed}",
+                headers=(("allow", self._allowed),),
+            )
+        else:
+            try:
+                found = await endpoint(Request(scope, receive), self._backend)
+            except ClientGoneError:
+                return
+            except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
+                found = answer_for(error)
+        await found(scope, receive, send)
+
+
+def make_routes(operations: Sequence[Operation], backend: Backend) -> list[Route]:
+    """A route for each path, in the order in which the paths first appear."""
+    by_path: defaultdict[str, list[Operation]] = defaultdict(list)
+    for operation in operations:
+        by_path[operation.path].append(operation)
+    return [Route(path, Resource(found, backend)) for path, found in by_path.items()]

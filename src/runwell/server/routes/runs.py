@@ -1,0 +1,226 @@
+"""Runs: trigger, retrieve, list, cancel, and their captured lines."""
+
+from starlette.requests import Request
+
+from runwell.core.errors import RequestError
+from runwell.core.payloads import MAX_PAYLOAD_BYTES, Json, encode_json
+from runwell.core.schemas import (
+    CanceledRun,
+    LogPage,
+    Pagination,
+    RunList,
+    RunObject,
+    TriggerAnswer,
+    TriggerBody,
+)
+from runwell.engine import logs, runs
+from runwell.engine.triggering import TriggerRequest, trigger_run
+from runwell.server import run_filters
+from runwell.server.backend import Backend, worker_topic
+from runwell.server.http import (
+    MEGABYTE,
+    Answer,
+    answer,
+    error_answer,
+    integer_parameter,
+    parse_model,
+    path_text,
+    read_body,
+)
+from runwell.server.operations import Operation, Parameter
+from runwell.server.run_objects import is_4x, run_list_item, run_object
+
+#: A payload is a text within the body's JSON, which may take twice its size there.
+MAX_TRIGGER_BYTES = 2 * MAX_PAYLOAD_BYTES + MEGABYTE
+_DEFAULT_LINES = 500
+_KEY_CHARACTERS = 2_048
+_NO_RUN = (404, "There is no such run in the key's environment.")
+
+
+async def trigger(request: Request, backend: Backend) -> Answer:
+    """Create a run; when this answers, it survives any crash."""
+    environment = await backend.authenticate(request)
+    raw = await read_body(request, limit=MAX_TRIGGER_BYTES)
+    body = parse_model(raw, TriggerBody)
+    if len(raw) > MAX_PAYLOAD_BYTES:
+        _check_payload_size(body.payload)
+    headers = request.headers
+    _apply_headers(body, headers.get("idempotency-key"), headers.get("idempotency-key-ttl"))
+    triggered = await trigger_run(
+        backend.db,
+        environment,
+        TriggerRequest(
+            task_id=request.path_params["taskId"],
+            body=body,
+            request_key=headers.get("x-trigger-request-idempotency-key"),
+            traceparent=headers.get("traceparent"),
+        ),
+        now=backend.now(),
+    )
+    if not triggered.is_cached:
+        backend.wake_dequeuers((environment.id,))
+    claims = f'{{"sub":"{environment.public_id}","pub":true}}'
+    return answer(
+        TriggerAnswer.model_construct(id=triggered.run_id, is_cached=triggered.is_cached),
+        headers=(("x-trigger-jwt-claims", claims),),
+    )
+
+
+async def retrieve(request: Request, backend: Backend) -> Answer:
+    """Show a run with its attempts and relatives."""
+    environment = await backend.authenticate(request)
+    try:
+        async with backend.db.transaction() as tx:
+            run = await runs.get_run(tx, environment, path_text(request, "runId"))
+    except RequestError as error:
+        if error.status != 404:
+            raise
+        # Clients ask again: the run may have been triggered on another server just now.
+        return error_answer(404, str(error), headers=(("x-should-retry", "true"),))
+    return answer(run_object(run, is_4x=is_4x(request)))
+
+
+async def list_runs(request: Request, backend: Backend) -> Answer:
+    """List runs, newest first."""
+    environment = await backend.authenticate(request)
+    query = request.query_params
+    filters = run_filters.read_filters(query, now=backend.now())
+    page = run_filters.read_page(query)
+    if run_filters.asks_for_what_no_run_has(query):
+        return answer(RunList(data=[], pagination=Pagination()))
+    async with backend.db.transaction() as tx:
+        found = await runs.list_runs(tx, environment, filters, page)
+    items = [run_list_item(run, environment, is_4x=is_4x(request)) for run in found.runs]
+    pagination = Pagination(next=found.next, previous=found.previous)
+    return answer(RunList.model_construct(data=items, pagination=pagination))
+
+
+async def cancel(request: Request, backend: Backend) -> Answer:
+    """Cancel a run; one that has ended stays as it is."""
+    environment = await backend.authenticate(request)
+    run_id = path_text(request, "runId")
+    canceled = await runs.cancel_run(backend.db, environment, run_id, now=backend.now())
+    if canceled.worker_id is not None:
+        backend.signals.wake(worker_topic(canceled.worker_id))
+    return answer(CanceledRun(id=canceled.run_id))
+
+
+async def read_log(request: Request, backend: Backend) -> Answer:
+    """Show what a run's attempts wrote, from a cursor on."""
+    environment = await backend.authenticate(request)
+    run_id = path_text(request, "runId")
+    limit = integer_parameter(request, "limit", default=_DEFAULT_LINES, least=1, most=logs.MAX_PAGE)
+    after = request.query_params.get("after") or None
+    async with backend.db.transaction() as tx:
+        page = await logs.read_logs(tx, environment, run_id, after=after, limit=limit)
+    return answer(page)
+
+
+def _apply_headers(body: TriggerBody, key: str | None, ttl: str | None) -> None:
+    if key is not None:
+        if not 1 <= len(key) <= _KEY_CHARACTERS:
+            raise RequestError(
+                400, f"the header idempotency-key must have 1 to {_KEY_CHARACTERS} characters"
+            )
+        body.options.idempotency_key = key
+    if ttl is not None:
+        body.options.idempotency_key_ttl = ttl
+
+
+def _check_payload_size(payload: Json) -> None:
+    text = payload if isinstance(payload, str) else encode_json(payload)
+    size = len(text.encode())
+    if size > MAX_PAYLOAD_BYTES:
+        raise RequestError(
+            413,
+            f"the payload is {size:,} bytes, and at most {MAX_PAYLOAD_BYTES:,} are accepted: "
+            "store it elsewhere and pass a reference",
+        )
+
+
+operations: list[Operation] = [
+    Operation(
+        method="POST",
+        path="/api/v1/tasks/{taskId:path}/trigger",
+        endpoint=trigger,
+        name="triggerTask",
+        summary="Trigger a run of a task",
+        tag="runs",
+        body=TriggerBody,
+        answer=TriggerAnswer,
+        answer_description="The run: a new one, or the one that had the idempotency key.",
+        parameters=(
+            Parameter(
+                name="idempotency-key",
+                place="header",
+                description="Wins over `options.idempotencyKey`",
+            ),
+            Parameter(
+                name="idempotency-key-ttl",
+                place="header",
+                description="Wins over `options.idempotencyKeyTTL`",
+            ),
+            Parameter(
+                name="x-trigger-request-idempotency-key",
+                place="header",
+                description="A UUID version 7 that is the same when this request is sent again",
+            ),
+        ),
+        refusals=((422, "An option can't be honoured, or a limit is exceeded."),),
+    ),
+    Operation(
+        method="GET",
+        path="/api/v3/runs/{runId}",
+        endpoint=retrieve,
+        name="retrieveRun",
+        summary="Retrieve a run",
+        tag="runs",
+        answer=RunObject,
+        answer_description="The run. With `x-trigger-api-version` the statuses have 4.x names.",
+        parameters=(
+            Parameter(
+                name="x-trigger-api-version",
+                place="header",
+                description="Sent by 4.x clients: status names of that generation",
+            ),
+        ),
+        refusals=(_NO_RUN,),
+    ),
+    Operation(
+        method="GET",
+        path="/api/v1/runs",
+        endpoint=list_runs,
+        name="listRuns",
+        summary="List runs, newest first",
+        tag="runs",
+        answer=RunList,
+        answer_description="A page of runs.",
+        parameters=run_filters.PARAMETERS,
+    ),
+    Operation(
+        method="POST",
+        path="/api/v2/runs/{runId}/cancel",
+        endpoint=cancel,
+        name="cancelRun",
+        summary="Cancel a run",
+        tag="runs",
+        answer=CanceledRun,
+        answer_description="Canceled, or ended before.",
+        refusals=(_NO_RUN,),
+    ),
+    Operation(
+        method="GET",
+        path="/api/v1/runs/{runId}/logs",
+        endpoint=read_log,
+        name="readRunLog",
+        summary="Read the captured lines of a run",
+        tag="runs",
+        answer=LogPage,
+        answer_description="Lines in their order, with the cursor to read on from.",
+        parameters=(
+            Parameter(name="after", description="The `next` of a page"),
+            Parameter(name="limit", description=f"1 to {logs.MAX_PAGE} lines", type="integer"),
+        ),
+        refusals=(_NO_RUN,),
+    ),
+]

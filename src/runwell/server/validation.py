@@ -1,0 +1,105 @@
+"""What pydantic found wrong, as one sentence with the place in the body.
+
+Not about JSON syntax: that is `core.payloads.parse_json`.
+"""
+
+import difflib
+import types
+import typing
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from runwell.core.payloads import Json
+
+# So many problems are worth reading.
+_SHOWN_IN_SENTENCE = 3
+_SHOWN_IN_DETAILS = 20
+
+# pydantic's names of the members of a union, which are no part of the place.
+_TYPE_NAMES = frozenset(
+    {"str", "int", "float", "bool", "int[]", "datetime", "none", "list", "dict"}
+)
+
+
+def describe(error: ValidationError, model: type[BaseModel]) -> str:
+    """A sentence that names what is wrong and where; at most three problems."""
+    problems = _problems(error, model)
+    shown = "; ".join(
+        f"{path}: {message}" if path else message for path, message in problems[:_SHOWN_IN_SENTENCE]
+    )
+    more = len(problems) - _SHOWN_IN_SENTENCE
+    return f"{shown}; and {more} more" if more > 0 else shown
+
+
+def details(error: ValidationError, model: type[BaseModel]) -> list[Json]:
+    """The same problems as objects, for programs."""
+    problems = _problems(error, model)
+    return [{"path": path, "message": message} for path, message in problems[:_SHOWN_IN_DETAILS]]
+
+
+def _problems(error: ValidationError, model: type[BaseModel]) -> list[tuple[str, str]]:
+    messages: dict[str, list[str]] = {}
+    for found in error.errors(include_url=False, include_context=True, include_input=False):
+        path = _path(found["loc"])
+        message = _message(found, model)
+        if message not in messages.setdefault(path, []):
+            messages[path].append(message)
+    return [(path, " or ".join(parts)) for path, parts in messages.items()]
+
+
+def _message(found: ErrorDetails, model: type[BaseModel]) -> str:
+    match found["type"]:
+        case "missing":
+            return "this field is required"
+        case "extra_forbidden":
+            return f"there is no such field{_suggestion(found['loc'], model)}"
+        case "model_type" | "model_attributes_type":
+            return "must be an object" if found["loc"] else "the body must be a JSON object"
+        case _:
+            message = found["msg"].removeprefix("Value error, ").removeprefix("Input ")
+            return message[:1].lower() + message[1:]
+
+
+def _path(loc: Sequence[int | str]) -> str:
+    parts = list(loc)
+    if len(parts) > 1 and str(parts[-1]).partition("[")[0] in _TYPE_NAMES:
+        parts.pop()
+    path = ""
+    for part in parts:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        else:
+            path += f".{part[:64]}" if path else part[:64]
+    return path
+
+
+def _suggestion(loc: Sequence[int | str], model: type[BaseModel]) -> str:
+    """The field that was meant, as far as one can guess."""
+    at: type[BaseModel] | None = model
+    for part in loc[:-1]:
+        at = None if at is None or not isinstance(part, str) else _field_model(at, part)
+    if at is None:
+        return ""
+    known = [field.alias or name for name, field in at.model_fields.items()]
+    close = difflib.get_close_matches(str(loc[-1])[:64], known, n=1)
+    if close:
+        return f": did you mean {close[0]!r}?"
+    return ""
+
+
+def _field_model(model: type[BaseModel], part: str) -> type[BaseModel] | None:
+    for name, field in model.model_fields.items():
+        if part in (name, field.alias):
+            return _model_in(field.annotation)
+    return None
+
+
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        found = (_model_in(member) for member in typing.get_args(annotation))
+        return next((member for member in found if member is not None), None)
+    return None
