@@ -74,7 +74,7 @@ class AttemptEnd:
 
 
 @dataclass(kw_only=True)
-class _HeldRun:
+class HeldRun:
     """A locked run, and what this batch of reports did to it so far."""
 
     run_id: str
@@ -86,6 +86,7 @@ class _HeldRun:
     max_attempts: int
     retry: RetryOptions
     is_development: bool
+    worker_id: str | None
     has_ended: bool = False
 
 
@@ -157,6 +158,11 @@ async def take_back(
     return {run.environment_id for run in held.values()}
 
 
+async def lock_run(tx: Transaction, run_id: str) -> HeldRun | None:
+    """Lock a run until the transaction ends, and read what decides about it; None without one."""
+    return (await _lock(tx, [run_id])).get(run_id)
+
+
 def decide_failure(
     error: TaskRunError,
     *,
@@ -180,15 +186,15 @@ def decide_failure(
     return RunEvent.CRASH
 
 
-async def _lock(tx: Transaction, run_ids: Sequence[str]) -> dict[str, _HeldRun]:
+async def _lock(tx: Transaction, run_ids: Sequence[str]) -> dict[str, HeldRun]:
     rows = await tx.fetch(_sql.lock_runs, run_ids=list(run_ids))
     return {row["id"]: _held_run(row) for row in rows}
 
 
-def _held_run(row: Row) -> _HeldRun:
+def _held_run(row: Row) -> HeldRun:
     stored = row["retry"]
     retry = RetryOptions() if stored is None else RetryOptions.model_validate_json(stored)
-    return _HeldRun(
+    return HeldRun(
         run_id=row["id"],
         environment_id=row["environment_id"],
         lease_id=row["lease_id"],
@@ -198,11 +204,12 @@ def _held_run(row: Row) -> _HeldRun:
         max_attempts=row["max_attempts"] or retry.max_attempts,
         retry=retry,
         is_development=row["environment_type"] == "DEVELOPMENT",
+        worker_id=row["worker_id"],
     )
 
 
 def _decide(
-    run: _HeldRun,
+    run: HeldRun,
     report: StartReport
     | LogsReport
     | CompleteReport
@@ -246,13 +253,13 @@ def _decide(
             assert_never(report)
 
 
-def _start(run: _HeldRun, started_at: datetime, changes: _Changes) -> None:
+def _start(run: HeldRun, started_at: datetime, changes: _Changes) -> None:
     if run.status is ExecutionStatus.PENDING_EXECUTING:
         changes.starts[run.run_id] = started_at
         run.status = ExecutionStatus.EXECUTING
 
 
-def _complete(run: _HeldRun, report: CompleteReport, now: datetime) -> AttemptEnd:
+def _complete(run: HeldRun, report: CompleteReport, now: datetime) -> AttemptEnd:
     if run.status is ExecutionStatus.PENDING_CANCEL:
         return _confirm_cancel(run.run_id, now, report.duration_ms)
     problem = _find_output_problem(report.output)
@@ -291,7 +298,7 @@ def _find_output_problem(output: str | None) -> str | None:
 
 
 def _fail(
-    run: _HeldRun,
+    run: HeldRun,
     error: TaskRunError,
     finished_at: datetime,
     *,

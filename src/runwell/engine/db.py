@@ -7,7 +7,7 @@ opened by `Database.connection` commits each statement by itself: for what is on
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import asyncpg
 
@@ -77,7 +77,7 @@ class Database:
 
     @classmethod
     async def open(cls, dsn: str, *, min_size: int = 2, max_size: int = 10) -> "Database":
-        """Connect `min_size` connections; raises DatabaseUnavailableError when there is no way in."""
+        """Connect; raises DatabaseUnavailableError when there is no way in."""
         with unavailable():
             pool = await asyncpg.create_pool(
                 dsn,
@@ -104,7 +104,7 @@ class Database:
         except TimeoutError:
             self._pool.terminate()
 
-    async def __aenter__(self) -> "Database":
+    async def __aenter__(self) -> Self:
         """Return itself: it is open."""
         return self
 

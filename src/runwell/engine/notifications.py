@@ -74,7 +74,7 @@ class Signals:
         return 0 if found is None else found.version
 
     async def wait(self, topic: str, version: int, timeout_seconds: float) -> bool:
-        """Wait until the topic is woken; at once if it was since `version`. False at the timeout."""
+        """Wait until woken, at once if that was since `version`; False at the timeout."""
         found = self._topics.setdefault(topic, _Topic())
         if found.version != version:
             return True
@@ -134,7 +134,9 @@ class Signals:
             payloads[size // _MAX_PAYLOAD_CHARACTERS].append(topic)
         texts = [f"{self._server_id} {' '.join(part)}" for part in payloads.values()]
         if texts:
-            await connection.execute("SELECT pg_notify($1, t) FROM unnest($2::text[]) t", _CHANNEL, texts)
+            await connection.execute(
+                "SELECT pg_notify($1, t) FROM unnest($2::text[]) t", _CHANNEL, texts
+            )
 
     def _hear(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         sender, *topics = str(payload).split(" ")

@@ -28,7 +28,8 @@ class Query:
         if len(values) != len(self.parameters):
             wanted, given = set(self.parameters), set(values)
             raise TypeError(
-                f"query {self.name}: missing {sorted(wanted - given)}, unknown {sorted(given - wanted)}"
+                f"query {self.name}: missing {sorted(wanted - given)}, "
+                f"unknown {sorted(given - wanted)}"
             )
         return [values[name] for name in self.parameters]
 

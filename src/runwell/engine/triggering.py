@@ -84,7 +84,7 @@ async def trigger_run(
             row = await tx.fetch_one(_sql.insert_run, **values)
         if row is None:
             raise RuntimeError(f"the queue of task {request.task_id} vanished while it was used")
-    run_id: str = values["run_id"]
+    run_id = str(values["run_id"])
     if row["is_new"]:
         return Triggered(run_id, is_cached=False)
     return await _find_earlier(db, environment, values)
@@ -270,7 +270,7 @@ def _encode_payload(payload: Json, payload_type: str) -> tuple[str | None, str]:
 
 
 def _looks_like_json(text: str) -> bool:
-    return text.lstrip()[:1] in ('{', '[', '"')
+    return text.lstrip()[:1] in ("{", "[", '"')
 
 
 def _encode_metadata(metadata: Json) -> str | None:

@@ -448,6 +448,7 @@ CREATE TABLE workers (
     name text NOT NULL,
     capacity integer NOT NULL,
     package_version text NOT NULL,
+    lease_seconds double precision NOT NULL CHECK (lease_seconds > 0),
     connected_at timestamptz NOT NULL,
     lease_expires_at timestamptz NOT NULL
 ) WITH (fillfactor = 50);

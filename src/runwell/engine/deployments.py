@@ -1,0 +1,123 @@
+"""Background workers: the indexed versions of a project's tasks."""
+
+import json
+from datetime import datetime
+
+from runwell.core.errors import RequestError
+from runwell.core.ids import make_id
+from runwell.core.protocol import RegisterAnswer, RegisterBody, TaskManifest
+from runwell.core.timing import parse_duration
+from runwell.engine import queues
+from runwell.engine.db import Transaction
+from runwell.engine.environments import Environment
+from runwell.engine.queries import load_queries
+from runwell.engine.triggering import default_queue_name
+
+_sql = load_queries("deployments")
+
+_RELEASED_AT_ONCE = 500
+
+
+async def register(
+    tx: Transaction, environment: Environment, body: RegisterBody, *, now: datetime
+) -> RegisterAnswer:
+    """Store a version and make it current; content that is there already keeps its version.
+
+    Raises RequestError 422 for a task id that is there twice.
+    """
+    metadata = body.metadata
+    ids = [task.id for task in metadata.tasks]
+    twice = sorted({task_id for task_id in ids if ids.count(task_id) > 1})
+    if twice:
+        raise RequestError(422, f"task ids must be unique: {', '.join(twice)} are there twice")
+    await tx.execute(_sql.lock_environment, environment_id=environment.id)
+    row = await tx.fetch_one(
+        _sql.find_version_by_hash,
+        environment_id=environment.id,
+        content_hash=metadata.content_hash,
+    )
+    if row is not None:
+        background_worker_id, public_id, version = row["id"], row["public_id"], row["version"]
+    else:
+        public_id = make_id("worker", now)
+        row = await tx.fetch_one(
+            _sql.insert_version,
+            public_id=public_id,
+            environment_id=environment.id,
+            version_day=now.date(),
+            content_hash=metadata.content_hash,
+            package_version=metadata.package_version,
+            now=now,
+        )
+        if row is None:
+            raise RuntimeError("the insert of a version returned nothing")
+        background_worker_id, version = row["id"], row["version"]
+        tasks = [_task_row(task) for task in metadata.tasks]
+        await tx.execute(
+            _sql.insert_tasks,
+            background_worker_id=background_worker_id,
+            tasks=json.dumps(tasks),
+        )
+    await _sync_queues(tx, environment, body, now=now)
+    await tx.execute(
+        _sql.make_version_current,
+        environment_id=environment.id,
+        background_worker_id=background_worker_id,
+    )
+    return RegisterAnswer(id=public_id, version=version, content_hash=metadata.content_hash)
+
+
+async def release_waiting_runs(tx: Transaction, environment_id: int, *, now: datetime) -> int:
+    """Queue runs that waited for the current version's tasks; returns how many, 500 at most."""
+    tasks = await tx.fetch(_sql.find_tasks_waited_for, environment_id=environment_id)
+    if not tasks:
+        return 0
+    rows = await tx.fetch(
+        _sql.find_runs_waiting_for_tasks,
+        environment_id=environment_id,
+        task_ids=[row["task_id"] for row in tasks],
+        most=_RELEASED_AT_ONCE,
+    )
+    await queues.enqueue_runs(tx, [row["id"] for row in rows], pin_versions=False, now=now)
+    return len(rows)
+
+
+async def list_environments_with_waiting_runs(tx: Transaction) -> list[int]:
+    """Environments in which any run waits for a version."""
+    rows = await tx.fetch(_sql.list_environments_with_waiting_runs)
+    return [row["environment_id"] for row in rows]
+
+
+async def _sync_queues(
+    tx: Transaction, environment: Environment, body: RegisterBody, *, now: datetime
+) -> None:
+    limits: dict[str, int | None] = {
+        (task.queue.name if task.queue else default_queue_name(task.id)): (
+            task.queue.concurrency_limit if task.queue else None
+        )
+        for task in body.metadata.tasks
+    }
+    limits.update({queue.name: queue.concurrency_limit for queue in body.metadata.queues})
+    for name, limit in sorted(limits.items()):
+        await queues.ensure_queue(
+            tx, environment, name=name, concurrency_key="", now=now, concurrency_limit=limit
+        )
+        await queues.set_limit(tx, environment, name=name, limit=limit, now=now)
+
+
+def _task_row(task: TaskManifest) -> dict[str, object]:
+    return {
+        "task_id": task.id,
+        "description": task.description,
+        "file_path": task.file_path,
+        "export_name": task.export_name,
+        "queue_name": task.queue.name if task.queue else default_queue_name(task.id),
+        "retry": task.retry.model_dump(by_alias=True),
+        "machine": task.machine.preset,
+        "max_duration": task.max_duration,
+        "ttl_seconds": None
+        if task.ttl is None
+        else round(parse_duration(task.ttl).total_seconds()),
+        "keep_process": task.keep_process,
+        "payload_schema": task.payload_schema,
+    }

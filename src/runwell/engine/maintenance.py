@@ -1,0 +1,41 @@
+"""Putting right what crashes left, and forgetting what is over: safe to do anywhere, any time."""
+
+from datetime import datetime
+
+from runwell.engine import deployments, queues
+from runwell.engine.db import Database
+from runwell.engine.queries import load_queries
+
+_sql = load_queries("maintenance")
+
+_MOST = 500
+
+
+async def retire_empty_subqueues(db: Database) -> int:
+    """Mark subqueues in which nothing waits any more, so that dequeues don't look at them."""
+    async with db.connection() as tx:
+        rows = await tx.fetch(_sql.find_empty_subqueues, most=_MOST)
+    if rows:
+        await queues.retire_subqueues(db, [row["id"] for row in rows])
+    return len(rows)
+
+
+async def release_waiting_runs(db: Database, *, now: datetime) -> set[int]:
+    """Queue runs that wait for a task which the current version has by now."""
+    async with db.connection() as tx:
+        environment_ids = await deployments.list_environments_with_waiting_runs(tx)
+    released: set[int] = set()
+    for environment_id in environment_ids:
+        if await _release(db, environment_id, now):
+            released.add(environment_id)
+    return released
+
+
+async def delete_expired_keys(db: Database, *, now: datetime) -> None:
+    """Forget idempotency keys past their lifetime."""
+    async with db.connection() as tx:
+        await tx.execute(_sql.delete_expired_keys, now=now, most=_MOST)
+
+
+async def _release(db: Database, environment_id: int, now: datetime) -> int:
+    return await db.run(lambda tx: deployments.release_waiting_runs(tx, environment_id, now=now))

@@ -1,0 +1,67 @@
+-- name: find_run
+-- A run with its attempts.
+SELECT r.*, b.version,
+    (SELECT jsonb_agg(jsonb_build_object(
+            'number', a.number, 'status', a.status, 'error', a.error, 'created_at', a.created_at,
+            'updated_at', a.updated_at, 'started_at', a.started_at, 'completed_at', a.completed_at
+        ) ORDER BY a.number)
+        FROM run_attempts a WHERE a.run_id = r.id) AS attempts,
+    EXISTS (SELECT FROM runs c WHERE c.parent_run_id = r.id) AS has_children
+FROM runs r LEFT JOIN background_workers b ON b.id = r.background_worker_id
+WHERE r.id = :run_id AND r.environment_id = :environment_id;
+
+-- name: find_relatives
+-- Parent, root and children of a run.
+SELECT r.*, b.version FROM runs r LEFT JOIN background_workers b ON b.id = r.background_worker_id
+WHERE r.environment_id = :environment_id
+    AND (r.id = :parent_run_id OR r.id = :root_run_id OR r.parent_run_id = :run_id)
+ORDER BY r.id LIMIT 1000;
+
+-- name: has_run
+-- Whether an environment has this run.
+SELECT EXISTS (SELECT FROM runs WHERE id = :run_id AND environment_id = :environment_id);
+
+-- name: list_older_runs
+-- Runs that pass all filters, the newest first, from behind a run on.
+SELECT r.*, b.version FROM runs r LEFT JOIN background_workers b ON b.id = r.background_worker_id
+WHERE r.environment_id = :environment_id
+    AND (:after::text IS NULL OR r.id < :after)
+    AND (:statuses::text[] IS NULL OR r.status = ANY(:statuses))
+    AND (:task_ids::text[] IS NULL OR r.task_id = ANY(:task_ids))
+    AND (:versions::text[] IS NULL OR b.version = ANY(:versions))
+    AND (:tags::text[] IS NULL OR r.tags && :tags)
+    AND (:batch_id::text IS NULL OR r.batch_id = :batch_id)
+    AND (:is_test::boolean IS NULL OR r.is_test = :is_test)
+    AND (:created_from::timestamptz IS NULL OR r.created_at >= :created_from)
+    AND (:created_to::timestamptz IS NULL OR r.created_at <= :created_to)
+ORDER BY r.id DESC LIMIT :most;
+
+-- name: list_newer_runs
+-- Runs that pass all filters, from before a run on, the nearest first.
+SELECT r.*, b.version FROM runs r LEFT JOIN background_workers b ON b.id = r.background_worker_id
+WHERE r.environment_id = :environment_id
+    AND r.id > :before
+    AND (:statuses::text[] IS NULL OR r.status = ANY(:statuses))
+    AND (:task_ids::text[] IS NULL OR r.task_id = ANY(:task_ids))
+    AND (:versions::text[] IS NULL OR b.version = ANY(:versions))
+    AND (:tags::text[] IS NULL OR r.tags && :tags)
+    AND (:batch_id::text IS NULL OR r.batch_id = :batch_id)
+    AND (:is_test::boolean IS NULL OR r.is_test = :is_test)
+    AND (:created_from::timestamptz IS NULL OR r.created_at >= :created_from)
+    AND (:created_to::timestamptz IS NULL OR r.created_at <= :created_to)
+ORDER BY r.id LIMIT :most;
+
+-- name: cancel_run
+-- A user's cancel: what no worker holds ends now, what one holds ends when the worker says so.
+UPDATE runs r SET event = 'CANCEL', error = :error::jsonb, finished_at = :now, updated_at = :now
+FROM run_transitions t
+WHERE r.id = :run_id AND t.from_status = r.execution_status AND t.event = 'CANCEL'
+RETURNING r.execution_status;
+
+-- name: expire_runs
+-- Runs whose time to live passed before they started.
+UPDATE runs r SET event = 'EXPIRE', finished_at = :now, expired_at = :now, updated_at = :now,
+    error = jsonb_build_object('type', 'STRING_ERROR', 'raw',
+        'Run expired because the TTL (' || r.ttl || ') was reached')
+FROM run_transitions t
+WHERE r.id = ANY(:run_ids::text[]) AND t.from_status = r.execution_status AND t.event = 'EXPIRE';

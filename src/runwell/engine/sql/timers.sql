@@ -1,0 +1,12 @@
+-- name: find_due_runs
+-- Runs whose delay or backoff is over.
+SELECT r.id, e.type = 'DEVELOPMENT' AS is_development
+FROM run_timers t JOIN runs r ON r.id = t.run_id JOIN environments e ON e.id = r.environment_id
+WHERE t.due_at <= :now
+ORDER BY t.due_at LIMIT :most FOR NO KEY UPDATE OF r SKIP LOCKED;
+
+-- name: find_expired_runs
+-- Queued runs whose time to live has passed.
+SELECT r.id FROM queued_runs q JOIN runs r ON r.id = q.run_id
+WHERE q.expires_at <= :now AND r.execution_status = 'QUEUED'
+ORDER BY q.expires_at LIMIT :most FOR NO KEY UPDATE OF r SKIP LOCKED;

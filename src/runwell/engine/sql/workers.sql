@@ -1,0 +1,33 @@
+-- name: insert_worker
+-- A supervisor connects.
+INSERT INTO workers
+    (public_id, environment_id, name, capacity, package_version, lease_seconds, connected_at,
+    lease_expires_at)
+VALUES (:public_id, :environment_id, :name, :capacity, :package_version, :lease_seconds, :now,
+    :now::timestamptz + make_interval(secs => :lease_seconds));
+
+-- name: renew_lease
+-- A supervisor lives. No row when its lease has ended: then its runs may be elsewhere already.
+UPDATE workers SET lease_expires_at = :now::timestamptz + make_interval(secs => lease_seconds)
+WHERE public_id = :worker_id AND environment_id = :environment_id AND lease_expires_at > :now
+RETURNING id, lease_seconds;
+
+-- name: end_lease
+-- A supervisor has ended, or another one took its place.
+UPDATE workers SET lease_expires_at = :now
+WHERE public_id = :worker_id AND environment_id = :environment_id
+RETURNING id;
+
+-- name: list_held_runs
+-- The runs that a worker holds, with what decides whether it must hear of them.
+SELECT id, lease_id, execution_status, updated_at FROM runs WHERE worker_id = :worker_id;
+
+-- name: list_lost_runs
+-- Runs whose worker's lease has ended.
+SELECT r.id FROM workers w JOIN runs r ON r.worker_id = w.id
+WHERE w.lease_expires_at <= :now ORDER BY r.id LIMIT :most;
+
+-- name: delete_old_workers
+-- Workers that were gone a day ago and hold nothing.
+DELETE FROM workers w WHERE w.lease_expires_at < :now::timestamptz - interval '1 day'
+    AND NOT EXISTS (SELECT FROM runs r WHERE r.worker_id = w.id);

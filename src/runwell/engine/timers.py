@@ -1,0 +1,43 @@
+"""What happens at an instant: delays and backoffs end, times to live pass.
+
+Every server may do it at once: rows that another one has are passed over.
+"""
+
+from datetime import datetime
+
+from runwell.engine import queues, runs
+from runwell.engine.db import Database, Transaction
+from runwell.engine.queries import load_queries
+
+_sql = load_queries("timers")
+
+#: So many runs are moved by one tick.
+BATCH = 500
+
+
+async def enqueue_due_runs(db: Database, *, now: datetime) -> tuple[int, set[int]]:
+    """Queue runs whose delay or backoff is over: how many, and in which environments."""
+
+    async def act(tx: Transaction) -> tuple[int, set[int]]:
+        rows = await tx.fetch(_sql.find_due_runs, now=now, most=BATCH)
+        environment_ids: set[int] = set()
+        for is_development in (True, False):
+            run_ids = [row["id"] for row in rows if row["is_development"] is is_development]
+            environment_ids |= await queues.enqueue_runs(
+                tx, run_ids, pin_versions=not is_development, now=now
+            )
+        return len(rows), environment_ids
+
+    return await db.run(act)
+
+
+async def expire_due_runs(db: Database, *, now: datetime) -> int:
+    """End queued runs whose time to live has passed; returns how many."""
+
+    async def act(tx: Transaction) -> int:
+        rows = await tx.fetch(_sql.find_expired_runs, now=now, most=BATCH)
+        if rows:
+            await runs.expire_runs(tx, [row["id"] for row in rows], now=now)
+        return len(rows)
+
+    return await db.run(act)
