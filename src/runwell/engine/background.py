@@ -35,7 +35,7 @@ class Loop:
                     extra={"fields": {"loop": self.name, "error": str(error)}},
                 )
             # A loop is the last line of defence for runs: it must outlive any single failure.
-            except Exception:
+            except Exception:  # noqa: BLE001
                 _log.exception("loop_failed", extra={"fields": {"loop": self.name}})
             if done < self.full:
                 await asyncio.sleep(self.interval_seconds)
