@@ -38,7 +38,7 @@ class Job:
 
 @dataclass(kw_only=True)
 class Outcome:
-    """What a job measured: `latencies_ms` of every request, and the processor time it took itself."""
+    """What a job measured: `latencies_ms` of each request, and its own processor time."""
 
     requests: int
     seconds: float
@@ -151,7 +151,7 @@ async def run_job(job: Job) -> Outcome:
 
 
 async def run_in_process(job: Job) -> Outcome:
-    """Do the job in a process of its own, so that it shares no interpreter with what it measures."""
+    """Do the job in a process of its own, sharing no interpreter with what it measures."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.load"),
         stdin=asyncio.subprocess.PIPE,

@@ -35,7 +35,7 @@ _ROWS_PER_EXCHANGE = 10
 _RESULTS = Path(__file__).with_name("RESULTS.md")
 
 _TRIGGER_BODY = (
-    '{"payload":"{\\"customer\\":\\"cus_4711\\",\\"items\\":[1,2,3],\\"note\\":\\"a short text\\"}",'
+    '{"payload":"{\\"customer\\":\\"cus_4711\\",\\"items\\":[1,2,3],\\"note\\":\\"a text\\"}",'
     '"options":{"payloadType":"application/json","tags":["user_1","org_2"],"maxAttempts":3,'
     '"test":false}}'
 )
@@ -48,8 +48,8 @@ _EXCHANGE_BODY = (
 _EXPLANATION = f"""\
 *Trigger*: POST, validate, one INSERT with its commit, answer. *Dequeue and complete*: POST with
 {_ROWS_PER_EXCHANGE} completions, one statement that completes them and one that claims
-{_ROWS_PER_EXCHANGE} others, each with its commit, answer with those. *asyncpg-reset* is asyncpg's own
-pool as it comes: it resets a connection after each use, one more round trip; the rows called
+{_ROWS_PER_EXCHANGE} others, each with its commit, answer with those. *asyncpg-reset* is asyncpg's
+own pool as it comes: it resets a connection after each use, one more round trip; the rows called
 *asyncpg* switch that off. Times are of one request; *server CPU* is of the server's processes,
 *PostgreSQL CPU* of all of its.
 """
@@ -267,7 +267,9 @@ def _swaps(samples: dict[tuple[Load, Combination], list[Sample]]) -> str:
             cpu_ratios: list[float] = []
             rates: list[float] = []
             for (other, combination), befores in samples.items():
-                swapped = Combination(*combination[:position], new, *combination[position + 1 :])
+                swapped = Combination(
+                    *(new if i == position else part for i, part in enumerate(combination))
+                )
                 if other != load or combination[position] != old or (load, swapped) not in samples:
                     continue
                 for before, after in zip(befores, samples[load, swapped], strict=True):
