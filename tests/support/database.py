@@ -105,14 +105,13 @@ class PytestSession:
         return answer or json.dumps({"error": log_path.read_text(encoding="utf-8")})
 
 
-async def create_database() -> str:
-    """Make a migrated database and return its DSN; `drop_database` it afterwards."""
+async def create_database(*, is_migrated: bool = True) -> str:
+    """Make a migrated or an empty database and return its DSN; `drop_database` it afterwards."""
     name = f"test_{os.getpid()}_{next(_numbers)}"
     dsn = _session().dsn
+    template = postgres_owner.TEMPLATE if is_migrated else "template0"
     # Copying files is twice as fast here as writing the copy through the log.
-    await _administer(
-        f"CREATE DATABASE {name} TEMPLATE {postgres_owner.TEMPLATE} STRATEGY file_copy"
-    )
+    await _administer(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
     return postgres_owner.database_dsn(dsn, name)
 
 
@@ -123,9 +122,9 @@ async def drop_database(dsn: str) -> None:
 
 
 @contextlib.contextmanager
-def temporary_database() -> Generator[str]:
-    """A migrated database for the length of a block, for code outside an event loop."""
-    dsn = asyncio.run(create_database())
+def temporary_database(*, is_migrated: bool = True) -> Generator[str]:
+    """A database for the length of a block, for code outside an event loop."""
+    dsn = asyncio.run(create_database(is_migrated=is_migrated))
     try:
         yield dsn
     finally:

@@ -22,8 +22,16 @@ from runwell.engine.migrations import migrate
 TEMPLATE = "runwell_template"
 """The migrated database that each test gets a clone of."""
 
-# Nothing here has to outlive the machine, and no test waits for vacuum of its own accord.
-_SETTINGS = ("fsync", "full_page_writes", "synchronous_commit", "autovacuum")
+_SETTINGS = {
+    # Nothing here has to outlive the machine.
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    # Vacuum comes when a test says so, and not in between.
+    "autovacuum": "off",
+    # Tests that force a deadlock would wait a second for it to be found.
+    "deadlock_timeout": "20ms",
+}
 
 
 def main(directory: Path) -> None:
@@ -51,8 +59,8 @@ def database_dsn(dsn: str, name: str) -> str:
 async def _prepare(dsn: str) -> None:
     connection = await asyncpg.connect(dsn)
     try:
-        for setting in _SETTINGS:
-            await connection.execute(f"ALTER SYSTEM SET {setting} = off")
+        for setting, value in _SETTINGS.items():
+            await connection.execute(f"ALTER SYSTEM SET {setting} = '{value}'")
         await connection.execute("SELECT pg_reload_conf()")
         await connection.execute(f"CREATE DATABASE {TEMPLATE}")
         await migrate(database_dsn(dsn, TEMPLATE))

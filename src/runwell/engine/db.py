@@ -20,6 +20,7 @@ T = TypeVar("T")
 #: What a statement may take before PostgreSQL ends it, so that no reader can hold up the queue.
 _STATEMENT_TIMEOUT_MS = 30_000
 _CONNECT_SECONDS = 10.0
+_CLOSE_SECONDS = 5.0
 _RETRIES = 3
 
 # Two transactions collided, and one was ended to let the other go on: doing it again is right.
@@ -32,6 +33,8 @@ UNAVAILABLE_ERRORS: tuple[type[Exception], ...] = (
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
     asyncpg.InterfaceError,
+    # What asyncpg says of a connection that the server ended and whose end it hasn't read yet.
+    asyncpg.InternalClientError,
     # No socket, no such host, no route, a timeout, a connection reset.
     OSError,
 )
@@ -99,7 +102,7 @@ class Database:
     async def close(self) -> None:
         """Close every connection; those in use are given five seconds."""
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._pool.close()
         except TimeoutError:
             self._pool.terminate()
