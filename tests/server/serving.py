@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -25,6 +26,7 @@ from runwell.server.backend import Backend
 from runwell.server.listening import HttpServer, open_socket, url_of
 from tests.support.waiting import wait_until_sync
 
+_numbers = itertools.count(1)
 WORKER_ACTIONS = "/engine/v1/worker-actions"
 
 
@@ -38,7 +40,7 @@ class Served:
     backend: Backend
     server: HttpServer
 
-    async def trigger(self, task_id: str = "hello", **body: Any) -> str:
+    async def trigger(self, task_id: str = "hello", **body: object) -> str:
         """Trigger a run; returns its id."""
         answer = await self.client.post(f"/api/v1/tasks/{task_id}/trigger", json=body)
         assert answer.status_code == 200, answer.text
@@ -53,7 +55,7 @@ class Served:
         assert answer.status_code == 200, answer.text
         return str(answer.json()["id"])
 
-    async def act(self, action: str, **body: Any) -> dict[str, Any]:
+    async def act(self, action: str, **body: object) -> dict[str, Any]:
         """Do a worker action that succeeds."""
         answer = await self.client.post(f"{WORKER_ACTIONS}/{action}", json=body)
         assert answer.status_code == 200, answer.text
@@ -114,11 +116,11 @@ class ServerProcess:
         """Start it; see `server_process`."""
         data_dir.mkdir(exist_ok=True)
         self.data_dir = data_dir
-        self.log_path = data_dir / "server.log"
+        self.log_path = data_dir / f"server-{next(_numbers)}.log"
         inherited = {
             k: v for k, v in os.environ.items() if not k.startswith(("RUNWELL", "DATABASE"))
         }
-        with self.log_path.open("ab") as log:
+        with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "runwell.app"],
                 env={

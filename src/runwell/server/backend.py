@@ -31,7 +31,7 @@ class Backend:
         self.signals = signals
         self.polls = Polls(signals)
         self._clock = clock or SystemClock()
-        self._keys = KeyRing()
+        self.keys = KeyRing()
 
     def now(self) -> datetime:
         """The current instant."""
@@ -40,7 +40,7 @@ class Backend:
     async def authenticate(self, request: Request) -> Environment:
         """The environment whose secret key the request carries; raises RequestError 401."""
         key = read_secret_key(request)
-        found = await self._keys.find(self.db, key, now=self.now())
+        found = await self.keys.find(self.db, key, now=self.now())
         if found is None:
             raise unknown_key()
         return found

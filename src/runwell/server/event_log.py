@@ -16,6 +16,13 @@ from typing import Literal, TextIO
 LogFormat = Literal["text", "json"]
 LEVELS = ("debug", "info", "warning", "error")
 
+# What these say below is about how, not about what; a lost connection is logged by who misses it.
+_LEAST_LEVELS = {
+    "uvicorn.error": logging.WARNING,
+    "asyncio": logging.WARNING,
+    "asyncpg.pool": logging.ERROR,
+}
+
 _EVENT = re.compile(r"[a-z][a-z0-9_]*")
 _PLAIN = re.compile(r"[\w./:@+\-]+")
 
@@ -27,9 +34,8 @@ def configure_logging(level: str, log_format: LogFormat, stream: TextIO | None =
     root = logging.getLogger()
     root.handlers = [output]
     root.setLevel(level.upper())
-    # What uvicorn and asyncio say below this is about how, not about what.
-    for noisy in ("uvicorn.error", "asyncio"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    for name, least in _LEAST_LEVELS.items():
+        logging.getLogger(name).setLevel(max(least, root.level))
     # A log that can't be written must not take requests down with it.
     logging.raiseExceptions = False
 

@@ -94,7 +94,8 @@ def answer_for(error: Exception) -> Answer:
         case InvalidTransitionError():
             return error_answer(422, str(error))
         case DatabaseUnavailableError():
-            _log.warning("database_unavailable", extra={"fields": {"error": str(error)}})
+            # Not louder: each request of an outage says the same, and the notifications say it too.
+            _log.debug("database_unavailable", extra={"fields": {"error": str(error)}})
             return error_answer(
                 503,
                 "the database can't be reached at the moment: try again in a second",

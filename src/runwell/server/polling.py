@@ -6,6 +6,7 @@ waiting when its client goes away and when the server stops.
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
@@ -17,6 +18,8 @@ from runwell.engine.notifications import Signals
 T = TypeVar("T")
 
 _LOOK_AGAIN_SECONDS = 1.0
+
+_log = logging.getLogger(__name__)
 
 
 class Polls:
@@ -52,6 +55,7 @@ class Polls:
         if found is not None or wait_ms == 0 or self._is_stopping:
             return found
         deadline = time.monotonic() + wait_ms / 1000
+        _log.debug("poll_waits", extra={"fields": {"topic": topic}})
         async with self._waiting(request) as end:
             while (left := deadline - time.monotonic()) > 0:
                 pause = self._signals.wait(topic, version, min(left, _LOOK_AGAIN_SECONDS))

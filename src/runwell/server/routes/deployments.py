@@ -32,6 +32,10 @@ async def register(request: Request, backend: Backend) -> Answer:
         return await deployments.register(tx, environment, body, now=now)
 
     registered = await backend.db.run(act)
+    # Some of the runs that waited for it; a loop does the rest, and again should this fail.
+    await backend.db.run(
+        lambda tx: deployments.release_waiting_runs(tx, environment.id, now=backend.now())
+    )
     backend.wake_dequeuers([environment.id])
     return answer(registered)
 

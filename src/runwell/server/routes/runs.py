@@ -112,7 +112,7 @@ async def read_log(request: Request, backend: Backend) -> Answer:
     limit = integer_parameter(request, "limit", default=_DEFAULT_LINES, least=1, most=logs.MAX_PAGE)
     after = request.query_params.get("after") or None
     async with backend.db.transaction() as tx:
-        page = await logs.read_logs(tx, environment, run_id, after=after, limit=limit)
+        page = await runs.read_logs(tx, environment, run_id, after=after, limit=limit)
     return answer(page)
 
 

@@ -3,6 +3,7 @@
 from pydantic import BaseModel
 from starlette.requests import Request
 
+from runwell.core.errors import RequestError
 from runwell.core.protocol import (
     ConnectAnswer,
     ConnectBody,
@@ -35,7 +36,9 @@ async def connect(request: Request, backend: Backend) -> Answer:
     environment = await backend.authenticate(request)
     body = await read_model(request, ConnectBody)
     now = backend.now()
-    connected = await workers.connect(backend.db, environment, body, now=now)
+    connected = await workers.connect(
+        backend.db, environment, body, now=now, lease_seconds=backend.lease_seconds
+    )
     # A previous worker of the same folder may have given runs back.
     backend.wake_dequeuers([environment.id])
     return answer(connected)
@@ -63,8 +66,9 @@ async def heartbeat(request: Request, backend: Backend) -> Answer:
         found = await workers.heartbeat(backend.db, environment, body, now=backend.now())
         return found if found.canceled or found.lost else None
 
-    topic = worker_topic(body.worker_id)
-    found = await backend.polls.find(request, topic, look, body.wait_ms)
+    # Each look renews the lease, which must not outlive a machine that is cut off by much.
+    wait_ms = min(body.wait_ms, round(backend.lease_seconds * 1000 / 3))
+    found = await backend.polls.find(request, worker_topic(body.worker_id), look, wait_ms)
     return answer(found or HeartbeatAnswer())
 
 
@@ -74,6 +78,8 @@ async def report(request: Request, backend: Backend) -> Answer:
     # A NUL in a log line or an output is the engine's to deal with: a refusal here would make the
     # worker send the same reports for ever.
     body = await read_model(request, ReportBody, limit=MAX_REPORT_BYTES, allows_nul=True)
+    if any("\x00" in report.run_id for report in body.reports):
+        raise RequestError(400, "reports: a runId has a NUL character, which no run's id has")
     applied = await attempts.apply_reports(backend.db, environment, body, now=backend.now())
     backend.wake_dequeuers(applied.environment_ids)
     return answer(ReportAnswer.model_construct(results=applied.results))

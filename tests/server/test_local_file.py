@@ -1,0 +1,39 @@
+"""`local.json`: written at once, for its owner only, removed by its writer only."""
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from runwell.server.local_file import NAME, remove_local_file, write_local_file
+
+
+def test_it_tells_where_the_server_is_to_its_owner_only(tmp_path: Path) -> None:
+    data_dir = tmp_path / "new" / "dir"
+    write_local_file(data_dir, url="http://127.0.0.1:1", secret_key="tr_dev_1")
+    path = data_dir / NAME
+    assert json.loads(path.read_text(encoding="utf-8")) == {
+        "url": "http://127.0.0.1:1",
+        "secretKey": "tr_dev_1",
+        "pid": os.getpid(),
+    }
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [entry.name for entry in data_dir.iterdir()] == [NAME]
+
+
+def test_a_new_server_takes_the_place_of_an_old_file(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text("half a f", encoding="utf-8")
+    write_local_file(tmp_path, url="http://127.0.0.1:1", secret_key="tr_dev_1")
+    assert json.loads((tmp_path / NAME).read_text(encoding="utf-8"))["secretKey"] == "tr_dev_1"
+    remove_local_file(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ['{"pid": 1}', "half a f", "[]", "\xff"])
+def test_the_file_of_another_server_stays(tmp_path: Path, content: str) -> None:
+    (tmp_path / NAME).write_text(content, encoding="latin-1")
+    remove_local_file(tmp_path)
+    assert (tmp_path / NAME).exists()
+    remove_local_file(tmp_path / "absent")
