@@ -14,7 +14,7 @@ from runwell.core.schemas import LogPage
 from runwell.core.statuses import AttemptStatus, RunStatus
 from runwell.engine import logs, queues
 from runwell.engine.attempts import lock_run
-from runwell.engine.db import Database, Row, Transaction
+from runwell.engine.db import Database, Row, Transaction, allow_any_plan
 from runwell.engine.environments import Environment
 from runwell.engine.queries import load_queries
 
@@ -156,6 +156,7 @@ async def list_runs(
         "created_to": filters.created_to,
         "most": page.size + 1,
     }
+    await allow_any_plan(tx)
     if page.before is not None:
         rows = await tx.fetch(_sql.list_newer_runs, before=page.before, **values)
         has_more = len(rows) > page.size

@@ -339,40 +339,38 @@ CREATE TRIGGER apply_event BEFORE UPDATE OF event ON runs
 -- Slots are counted where leases change hands, so that no statement can forget to. The environment's
 -- row is locked before those of subqueues, which are locked in the order of their ids.
 CREATE FUNCTION count_slots() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    subqueue_ids bigint[];
+    environment_ids bigint[];
+    deltas integer[];
 BEGIN
-    IF NOT EXISTS (
-        SELECT FROM before b JOIN after a ON a.id = b.id
-        WHERE (a.lease_id IS NULL) <> (b.lease_id IS NULL)
-    ) THEN
+    SELECT array_agg(d.subqueue_id ORDER BY d.subqueue_id),
+        array_agg(d.environment_id ORDER BY d.subqueue_id),
+        array_agg(d.runs ORDER BY d.subqueue_id)
+    INTO subqueue_ids, environment_ids, deltas
+    FROM (
+        SELECT held.environment_id, held.subqueue_id, sum(held.runs)::integer AS runs
+        FROM (
+            SELECT environment_id, subqueue_id, 1 AS runs FROM after WHERE lease_id IS NOT NULL
+            UNION ALL
+            SELECT environment_id, subqueue_id, -1 FROM before WHERE lease_id IS NOT NULL
+        ) held
+        GROUP BY held.environment_id, held.subqueue_id
+        HAVING sum(held.runs) <> 0
+    ) d;
+    IF subqueue_ids IS NULL THEN
         RETURN NULL;
     END IF;
-    UPDATE environment_concurrency c
-    SET running = c.running + delta.runs
+    UPDATE environment_concurrency c SET running = c.running + d.runs
     FROM (
-        SELECT a.environment_id,
-            sum((a.lease_id IS NOT NULL)::integer - (b.lease_id IS NOT NULL)::integer)::integer AS runs
-        FROM before b JOIN after a ON a.id = b.id
-        GROUP BY a.environment_id
-    ) delta
-    WHERE c.environment_id = delta.environment_id AND delta.runs <> 0;
-    UPDATE subqueues s
-    SET running = s.running + delta.runs
-    FROM (
-        SELECT locked.id, counted.runs
-        FROM (
-            SELECT a.subqueue_id,
-                sum((a.lease_id IS NOT NULL)::integer - (b.lease_id IS NOT NULL)::integer)::integer
-                    AS runs
-            FROM before b JOIN after a ON a.id = b.id
-            GROUP BY a.subqueue_id
-        ) counted
-        JOIN LATERAL (
-            SELECT id FROM subqueues WHERE id = counted.subqueue_id FOR NO KEY UPDATE
-        ) locked ON true
-        WHERE counted.runs <> 0
-        ORDER BY locked.id
-    ) delta
-    WHERE s.id = delta.id;
+        SELECT u.environment_id, sum(u.runs)::integer AS runs
+        FROM unnest(environment_ids, deltas) AS u (environment_id, runs)
+        GROUP BY u.environment_id
+    ) d
+    WHERE c.environment_id = d.environment_id;
+    FOR i IN 1 .. cardinality(subqueue_ids) LOOP
+        UPDATE subqueues s SET running = s.running + deltas[i] WHERE s.id = subqueue_ids[i];
+    END LOOP;
     RETURN NULL;
 END
 $$;
