@@ -111,6 +111,7 @@ class Database:
                 max_size=max_size,
                 timeout=_CONNECT_SECONDS,
                 max_inactive_connection_lifetime=300,
+                reset=_leave_as_it_is,
                 server_settings={
                     "application_name": "runwell",
                     "statement_timeout": str(_STATEMENT_TIMEOUT_MS),
@@ -175,3 +176,10 @@ def unavailable() -> Generator[None]:
         raise DatabaseUnavailableError(
             f"the database can't be reached ({type(error).__name__}: {error})"
         ) from error
+
+
+async def _leave_as_it_is(_connection: object) -> None:
+    """Nothing changes a session for longer than a transaction, so that nothing is to be reset.
+
+    The pool's own way is one more round trip for each use (`server/adr/0001-the-stack.md`).
+    """

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Literal, TextIO
 
 LogFormat = Literal["text", "json"]
-LEVELS = ("debug", "info", "warning", "error")
+LEVELS = ("debug", "info", "warning", "error", "critical")
 
 # What these say below is about how, not about what; a lost connection is logged by who misses it.
 _LEAST_LEVELS = {
