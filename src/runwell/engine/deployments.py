@@ -64,6 +64,8 @@ async def register(
         environment_id=environment.id,
         background_worker_id=background_worker_id,
     )
+    # The first of them at once; a loop does the rest.
+    await release_waiting_runs(tx, environment.id, now=now)
     return RegisterAnswer(id=public_id, version=version, content_hash=metadata.content_hash)
 
 

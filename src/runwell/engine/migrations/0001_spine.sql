@@ -200,9 +200,11 @@ INSERT INTO run_transitions (from_status, event, to_status, run_status) VALUES
 
 CREATE SEQUENCE run_snapshots_id_seq CACHE 100;
 
+-- No foreign keys from here to environments, queues and versions: each trigger and dequeue would lock
+-- the same few rows over there, and none of those is ever deleted while it has runs.
 CREATE TABLE runs (
     id text COLLATE "C" PRIMARY KEY,
-    environment_id bigint NOT NULL REFERENCES environments,
+    environment_id bigint NOT NULL,
     task_id text COLLATE "C" NOT NULL,
     -- The engine writes what happened; the trigger below writes the statuses and the snapshot.
     event text NOT NULL DEFAULT 'TRIGGER',
@@ -220,13 +222,13 @@ CREATE TABLE runs (
     lease_id bigint,
     worker_id bigint,
     dequeue_request_id text,
-    queue_id bigint NOT NULL REFERENCES queues,
+    queue_id bigint NOT NULL,
     subqueue_id bigint NOT NULL,
     concurrency_key text,
     order_at timestamptz NOT NULL,
     priority_seconds double precision NOT NULL DEFAULT 0,
     -- The version that runs it, from its first dequeue on, or that it was triggered for.
-    background_worker_id bigint REFERENCES background_workers,
+    background_worker_id bigint,
     is_version_locked boolean NOT NULL DEFAULT false,
     payload text,
     payload_type text NOT NULL,

@@ -1,6 +1,6 @@
 -- name: lock_environment
 -- Versions of one environment are numbered one after the other.
-SELECT e.current_background_worker_id FROM environments e WHERE e.id = :environment_id FOR UPDATE;
+SELECT e.current_background_worker_id FROM environments e WHERE e.id = :environment_id FOR NO KEY UPDATE;
 
 -- name: find_version_by_hash
 -- The newest version with this content.
