@@ -1,4 +1,4 @@
-"""A cheap HTTP load generator: raw sockets, hand-made requests, a process of its own.
+"""A cheap HTTP load generator, in a process of its own.
 
 `python -m bench.load < job.json` does the job and prints what it measured as JSON. Each client is a
 closed loop on one connection. Bounded by a count of requests and by time.
@@ -9,11 +9,11 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import cast
+from dataclasses import asdict, dataclass
 
 import uvloop
+
+from bench.connection import HttpConnection
 
 _RUN = re.compile(rb'"runId":"([^"]+)"[^{]*?"snapshotId":(\d+)')
 
@@ -32,7 +32,7 @@ class Job:
     clients: int
     requests: int
     seconds: float = 20.0
-    headers: dict[str, str] = field(default_factory=dict[str, str])
+    secret_key: str = "tr_dev_none"
     reports: bool = False
 
 
@@ -45,108 +45,40 @@ class Outcome:
     cpu_seconds: float
     latencies_ms: list[float]
 
-
-class _Client(asyncio.Protocol):
-    """One connection; `on_answer` is called with every body."""
-
-    def __init__(self, on_answer: Callable[["_Client", bytes], None]) -> None:
-        self._on_answer = on_answer
-        self._buffer = b""
-        self._needed = -1
-        self.transport: asyncio.Transport | None = None
-        self.sent_at = 0
-        self.failure: str | None = None
-        self.ended = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Not isinstance: uvloop's transports are none of asyncio's classes.
-        self.transport = cast("asyncio.Transport", transport)
-
-    def send(self, request: bytes) -> None:
-        assert self.transport is not None
-        self.sent_at = time.perf_counter_ns()
-        self.transport.write(request)
-
-    def stop(self) -> None:
-        if not self.ended.done():
-            self.ended.set_result(None)
-
-    def fail(self, why: str) -> None:
-        self.failure = self.failure or why
-        self.stop()
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        if self._needed < 0:
-            end = self._buffer.find(b"\r\n\r\n")
-            if end < 0:
-                return
-            head = self._buffer[:end].lower()
-            if not head.startswith(b"http/1.1 2"):
-                self.fail(self._buffer[:600].decode(errors="replace"))
-                return
-            length = head.partition(b"content-length:")[2].partition(b"\r\n")[0]
-            self._needed = end + 4 + int(length)
-        if len(self._buffer) >= self._needed:
-            body = self._buffer[self._buffer.find(b"\r\n\r\n") + 4 :]
-            self._buffer, self._needed = b"", -1
-            self._on_answer(self, body)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self.ended.done():
-            self.fail(f"the server closed the connection ({exc})")
+    @property
+    def rate(self) -> float:
+        """Requests per second."""
+        return self.requests / self.seconds
 
 
 async def run_job(job: Job) -> Outcome:
     """Do the job; raises RuntimeError when an answer isn't a 2xx."""
-    head = "".join(f"{name}: {value}\r\n" for name, value in job.headers.items())
-    prefix = (
-        f"POST {job.path} HTTP/1.1\r\nHost: 127.0.0.1:{job.port}\r\n"
-        f"Content-Type: application/json\r\n{head}Content-Length: "
-    ).encode()
     body = job.body.encode()
-    plain = prefix + f"{len(body)}\r\n\r\n".encode() + body
     latencies: list[float] = []
     left = job.requests
-    deadline = time.perf_counter() + job.seconds
+    connections = [await HttpConnection.open(job.port, job.secret_key) for _ in range(job.clients)]
 
-    def next_request(answer: bytes) -> bytes:
-        if not job.reports:
-            return plain
-        filled = body.replace(b'"reports":[]', b'"reports":[' + _completions(answer) + b"]")
-        return prefix + f"{len(filled)}\r\n\r\n".encode() + filled
-
-    def on_answer(client: _Client, answer: bytes) -> None:
+    async def work(connection: HttpConnection) -> None:
         nonlocal left
-        latencies.append((time.perf_counter_ns() - client.sent_at) / 1e6)
-        if left > 0 and time.perf_counter() < deadline:
+        request, answer = connection.prepare(job.path, body), b""
+        while left > 0 and time.perf_counter() < deadline:
             left -= 1
-            client.send(next_request(answer))
-        else:
-            client.stop()
+            if job.reports:
+                filled = body.replace(b'"reports":[]', b'"reports":[' + _completions(answer) + b"]")
+                request = connection.prepare(job.path, filled)
+            sent_at = time.perf_counter_ns()
+            answer = await connection.send(request)
+            latencies.append((time.perf_counter_ns() - sent_at) / 1e6)
 
-    loop = asyncio.get_running_loop()
-    clients = [
-        (await loop.create_connection(lambda: _Client(on_answer), "127.0.0.1", job.port))[1]
-        for _ in range(job.clients)
-    ]
     cpu, start = time.process_time(), time.perf_counter()
-    for client in clients:
-        left -= 1
-        client.send(next_request(b""))
+    deadline = start + job.seconds
     async with asyncio.timeout(job.seconds + 30):
-        await asyncio.gather(*(client.ended for client in clients))
+        await asyncio.gather(*(work(connection) for connection in connections))
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    for client in clients:
-        if client.failure is not None:
-            raise RuntimeError(f"POST {job.path}: {client.failure}")
-        assert client.transport is not None
-        client.transport.close()
+    for connection in connections:
+        connection.close()
     return Outcome(
-        requests=len(latencies),
-        seconds=seconds,
-        cpu_seconds=cpu,
-        latencies_ms=latencies,
+        requests=len(latencies), seconds=seconds, cpu_seconds=cpu, latencies_ms=latencies
     )
 
 

