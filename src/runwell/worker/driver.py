@@ -37,8 +37,11 @@ class Driver(Coroutine[object, object, object]):
 
     def stop_with(self, stop: RunStopped) -> None:
         """The next cancellation of the task around is this signal; the caller cancels the task."""
-        kind = _ASYNC_SIGNALS.get(type(stop), type(stop))
-        self._signal = kind(*stop.args)
+        self._signal = self.async_signal(stop)
+
+    def async_signal(self, stop: RunStopped) -> RunStopped:
+        """The same signal as asyncio understands it."""
+        return _ASYNC_SIGNALS.get(type(stop), type(stop))(*stop.args)
 
     def send(self, value: object, /) -> object:
         """One step."""

@@ -23,7 +23,8 @@ _HEAD = struct.Struct(">I")
 _RUN_HEAD = struct.Struct(">dB")
 _FINISHED_HEAD = struct.Struct(">dB")
 
-# Supervisor to child.
+# Supervisor to child; a spawned child is told its surroundings first.
+HELLO = b"H"
 RUN = b"R"
 STOP = b"S"
 # Child to supervisor.
@@ -32,7 +33,8 @@ COMPLETE = b"c"
 FAIL = b"f"
 STOPPED = b"s"
 REFUSE = b"x"
-# Between supervisor and zygote, in both directions.
+# Zygote to supervisor, once; then between them, in both directions.
+MANIFEST = b"m"
 CONTROL = b"z"
 
 #: No honest frame is longer: a payload or an output, and what is around it.
