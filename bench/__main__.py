@@ -11,10 +11,11 @@ import time
 import uvloop
 
 from bench.figures import RESULTS, Section, render_results
-from bench.measures import triggers
+from bench.measures import dequeue, triggers
 
 _MEASURES = {
     "triggers": triggers.measure,
+    "dequeue": dequeue.measure,
 }
 
 
