@@ -186,6 +186,48 @@ async def test_a_manifest_that_does_not_fit_names_the_place(database_url: str) -
         assert answer.json()["details"][0]["path"] == "metadata.tasks[0].id"
 
 
+async def test_a_manifest_with_a_ttl_nobody_reads_or_a_task_twice_is_refused(
+    database_url: str,
+) -> None:
+    async with serving(database_url) as served:
+        task = {"id": "hello", "filePath": "a.py", "exportName": "a"}
+        for tasks, expected in (
+            ([task | {"ttl": "soon"}], "the ttl of task hello"),
+            ([task, task], "hello are there twice"),
+        ):
+            metadata = {"packageVersion": "1", "contentHash": "hash-of-1", "tasks": tasks}
+            answer = await served.client.post(
+                "/api/v1/projects/~/background-workers", json={"metadata": metadata}
+            )
+            assert answer.status_code == 422, answer.text
+            assert expected in error_of(answer)
+
+
+@pytest.mark.parametrize("field", ["seq", "attemptNumber", "durationMs"])
+async def test_a_report_with_a_number_too_large_for_its_column_is_refused(
+    database_url: str, field: str
+) -> None:
+    lease = {"runId": "run_1", "snapshotId": 1}
+    now = "2026-01-01T00:00:00Z"
+    line = {"seq": 1, "time": now, "level": "INFO", "message": "hi"}
+    reports: dict[str, dict[str, object]] = {
+        "seq": {"type": "logs", **lease, "attemptNumber": 1, "lines": [line | {"seq": 2**31}]},
+        "attemptNumber": {"type": "logs", **lease, "attemptNumber": 2**31, "lines": [line]},
+        "durationMs": {
+            "type": "complete",
+            **lease,
+            "startedAt": now,
+            "finishedAt": now,
+            "durationMs": 2**64,
+        },
+    }
+    async with serving(database_url) as served:
+        body = {"workerId": "w", "reports": [reports[field]]}
+        answer = await served.client.post("/engine/v1/worker-actions/report", json=body)
+        assert answer.status_code == 400, answer.text
+        assert field in error_of(answer)
+
+
 async def _send_raw(served: Served, text: str) -> tuple[int, str]:
     host, port = served.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))

@@ -67,6 +67,10 @@ MAX_LOG_BYTES_PER_RUN = 32 * 1024 * 1024
 #: The attributes of one line, as JSON; beyond it they are left out with a mark.
 MAX_LOG_ATTRIBUTES_BYTES = 16 * 1024
 
+# What the database's columns hold; a century of milliseconds is within a JavaScript number too.
+_MAX_INTEGER = 2**31 - 1
+_MAX_MILLISECONDS = 2**53 - 1
+
 TaskId = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f]+$")]
 QueueName = Annotated[
     str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_/\-]+$")
@@ -286,7 +290,7 @@ class StartReport(_RunReport):
 class CapturedLine(WireModel):
     """One log line; `seq` numbers the lines of an attempt from 1."""
 
-    seq: int = Field(ge=0)
+    seq: int = Field(ge=0, le=_MAX_INTEGER)
     time: datetime
     level: Literal["TRACE", "DEBUG", "LOG", "INFO", "WARN", "ERROR"]
     message: str
@@ -297,7 +301,7 @@ class LogsReport(_RunReport):
     """Lines that an attempt wrote; a line sent twice is stored once."""
 
     type: Literal["logs"] = "logs"
-    attempt_number: int
+    attempt_number: int = Field(ge=0, le=_MAX_INTEGER)
     lines: list[CapturedLine]
 
 
@@ -309,7 +313,7 @@ class CompleteReport(_RunReport):
     output_type: str = JSON_TYPE
     started_at: datetime
     finished_at: datetime
-    duration_ms: int = Field(ge=0)
+    duration_ms: int = Field(ge=0, le=_MAX_MILLISECONDS)
 
 
 class FailReport(_RunReport):
@@ -321,7 +325,7 @@ class FailReport(_RunReport):
     retry_at: datetime | None = None
     started_at: datetime
     finished_at: datetime
-    duration_ms: int = Field(ge=0)
+    duration_ms: int = Field(ge=0, le=_MAX_MILLISECONDS)
 
 
 class HandBackReport(_RunReport):

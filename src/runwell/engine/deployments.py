@@ -11,7 +11,7 @@ from runwell.engine import queues
 from runwell.engine.db import Transaction
 from runwell.engine.environments import Environment
 from runwell.engine.queries import load_queries
-from runwell.engine.triggering import default_queue_name
+from runwell.engine.triggering import MAX_DURATION_SECONDS, default_queue_name
 
 _sql = load_queries("deployments")
 
@@ -117,9 +117,17 @@ def _task_row(task: TaskManifest) -> dict[str, object]:
         "retry": task.retry.model_dump(by_alias=True),
         "machine": task.machine.preset,
         "max_duration": task.max_duration,
-        "ttl_seconds": None
-        if task.ttl is None
-        else round(parse_duration(task.ttl).total_seconds()),
+        "ttl_seconds": _ttl_seconds(task),
         "keep_process": task.keep_process,
         "payload_schema": task.payload_schema,
     }
+
+
+def _ttl_seconds(task: TaskManifest) -> int | None:
+    if task.ttl is None:
+        return None
+    try:
+        seconds = round(parse_duration(task.ttl).total_seconds())
+    except ValueError as error:
+        raise RequestError(422, f"the ttl of task {task.id}: {error}") from None
+    return min(seconds, MAX_DURATION_SECONDS)
