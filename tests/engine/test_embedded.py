@@ -54,7 +54,7 @@ def test_nobody_else_may_enter_where_the_socket_is(data_dir: Path) -> None:
 
 
 def test_settings_of_ones_own_win_and_stay(tmp_path: Path, cluster: Path) -> None:
-    shutil.copytree(cluster, tmp_path / "postgres")
+    _copy(cluster, tmp_path / "postgres")
     with (tmp_path / "postgres/postgresql.conf").open("a", encoding="utf-8") as settings:
         settings.write("work_mem = '7MB'\nautovacuum_naptime = '33s'\n")
     with EmbeddedPostgres.start(tmp_path) as postgres:
@@ -97,7 +97,7 @@ def test_a_path_no_socket_can_have_gets_a_private_short_one(
 ) -> None:
     odd = tmp_path / name
     odd.mkdir()
-    shutil.copytree(cluster, odd / "postgres")
+    _copy(cluster, odd / "postgres")
     with EmbeddedPostgres.start(odd) as postgres:
         assert fetch(postgres.dsn, "SELECT 1") == 1
         directory = Path(parse_qs(urlsplit(postgres.dsn).query)["host"][0])
@@ -108,7 +108,7 @@ def test_a_path_no_socket_can_have_gets_a_private_short_one(
 
 def test_a_path_with_odd_characters_works(cluster: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="sp ace ünï %41+'\"@:?#&=\\") as made:
-        shutil.copytree(cluster, Path(made) / "postgres")
+        _copy(cluster, Path(made) / "postgres")
         with EmbeddedPostgres.start(Path(made)) as postgres:
             assert fetch(postgres.dsn, "SELECT 1") == 1
             assert (Path(made) / "postgres/.s.PGSQL.5432").exists()
@@ -141,7 +141,7 @@ def test_a_normal_user_can_own_it() -> None:
 
 @needs_root
 def test_a_backup_that_root_restored_works(cluster: Path, tmp_path: Path) -> None:
-    shutil.copytree(cluster, tmp_path / "postgres")
+    _copy(cluster, tmp_path / "postgres")
     assert (tmp_path / "postgres").stat().st_uid == 0
     with EmbeddedPostgres.start(tmp_path) as postgres:
         assert fetch(postgres.dsn, "SELECT 1") == 1
@@ -198,7 +198,7 @@ def test_programs_in_a_private_place_of_root_are_copied_once_to_where_others_can
     cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _put_the_programs_in_private(tmp_path / "private", monkeypatch)
-    shutil.copytree(cluster, tmp_path / "data/postgres")
+    _copy(cluster, tmp_path / "data/postgres")
     with tempfile.TemporaryDirectory() as made:
         Path(made).chmod(0o755)
         monkeypatch.setattr(embedded_programs, "_COPIES", Path(made) / "runwell")
@@ -247,3 +247,9 @@ def _link(source: str, target: str) -> object:
     except OSError:
         return shutil.copy2(source, target)
     return None
+
+
+def _copy(cluster: Path, target: Path) -> None:
+    # A postmaster that was killed leaves these, and a socket can't be copied.
+    leftovers = shutil.ignore_patterns(".s.PGSQL.*", "postmaster.pid")
+    shutil.copytree(cluster, target, ignore=leftovers)
