@@ -4,9 +4,11 @@ Not about JSON syntax: that is `core.payloads.parse_json`.
 """
 
 import difflib
+import json
 import types
 import typing
 from collections.abc import Sequence
+from typing import NamedTuple, cast
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -16,16 +18,30 @@ from runwell.core.payloads import Json
 # So many problems are worth reading.
 _SHOWN_IN_SENTENCE = 3
 _SHOWN_IN_DETAILS = 20
-
-# pydantic's names of the members of a union, which are no part of the place.
-_TYPE_NAMES = frozenset(
-    {"str", "int", "float", "bool", "int[]", "datetime", "none", "list", "dict"}
-)
+_PATH_PART = 64
 
 
-def describe(error: ValidationError, model: type[BaseModel]) -> str:
+class Problem(NamedTuple):
+    """What is wrong at one place of a body."""
+
+    path: str
+    message: str
+
+
+def find_problems(error: ValidationError, model: type[BaseModel], body: bytes) -> list[Problem]:
+    """Everything that pydantic found in a body, each place once."""
+    sent = cast("Json", json.loads(body))
+    messages: dict[str, list[str]] = {}
+    for found in error.errors(include_url=False, include_input=False):
+        path = _path(found, sent)
+        message = _message(found, model)
+        if message not in messages.setdefault(path, []):
+            messages[path].append(message)
+    return [Problem(path, " or ".join(parts)) for path, parts in messages.items()]
+
+
+def describe(problems: Sequence[Problem]) -> str:
     """A sentence that names what is wrong and where; at most three problems."""
-    problems = _problems(error, model)
     shown = "; ".join(
         f"{path}: {message}" if path else message for path, message in problems[:_SHOWN_IN_SENTENCE]
     )
@@ -33,20 +49,9 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
     return f"{shown}; and {more} more" if more > 0 else shown
 
 
-def details(error: ValidationError, model: type[BaseModel]) -> list[Json]:
+def details(problems: Sequence[Problem]) -> list[Json]:
     """The same problems as objects, for programs."""
-    problems = _problems(error, model)
     return [{"path": path, "message": message} for path, message in problems[:_SHOWN_IN_DETAILS]]
-
-
-def _problems(error: ValidationError, model: type[BaseModel]) -> list[tuple[str, str]]:
-    messages: dict[str, list[str]] = {}
-    for found in error.errors(include_url=False, include_context=True, include_input=False):
-        path = _path(found["loc"])
-        message = _message(found, model)
-        if message not in messages.setdefault(path, []):
-            messages[path].append(message)
-    return [(path, " or ".join(parts)) for path, parts in messages.items()]
 
 
 def _message(found: ErrorDetails, model: type[BaseModel]) -> str:
@@ -62,17 +67,21 @@ def _message(found: ErrorDetails, model: type[BaseModel]) -> str:
             return message[:1].lower() + message[1:]
 
 
-def _path(loc: Sequence[int | str]) -> str:
-    parts = list(loc)
-    if len(parts) > 1 and str(parts[-1]).partition("[")[0] in _TYPE_NAMES:
-        parts.pop()
+def _path(found: ErrorDetails, sent: Json) -> str:
+    """The place in what was sent: pydantic's has names of its own in it, of members of unions."""
     path = ""
-    for part in parts:
+    at: Json | None = sent
+    last = len(found["loc"]) - 1
+    for index, part in enumerate(found["loc"]):
         if isinstance(part, int):
             path += f"[{part}]"
-        else:
-            path += f".{part[:64]}" if path else part[:64]
-    return path
+            at = at[part] if isinstance(at, list) and part < len(at) else None
+        elif isinstance(at, dict) and part in at:
+            path += f".{part[:_PATH_PART]}"
+            at = at[part]
+        elif index == last and found["type"] == "missing":
+            path += f".{part[:_PATH_PART]}"
+    return path.removeprefix(".")
 
 
 def _suggestion(loc: Sequence[int | str], model: type[BaseModel]) -> str:
