@@ -1,6 +1,7 @@
 """What doesn't fit is refused with a sentence that helps, and nothing of it is stored."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncGenerator
 
@@ -150,9 +151,28 @@ async def test_ids_with_a_nul_or_too_long_are_refused(database_url: str) -> None
 
 async def test_what_is_no_http_is_answered_400_and_the_server_lives(database_url: str) -> None:
     async with serving(database_url) as served:
-        status, _ = await _send_raw(served, "\x01\x02 nonsense\r\n\r\n")
-        assert status == 400
+        for text in ("\x01\x02 nonsense", "GET /\xff HTTP/1.1\r\nhost: x", "GET / HTTP/9.9"):
+            status, _ = await _send_raw(served, f"{text}\r\n\r\n")
+            assert status in (400, 404), text
         assert (await served.client.get("/healthz")).status_code == 200
+
+
+async def test_headers_without_an_end_are_cut_off(database_url: str) -> None:
+    async with serving(database_url) as served:
+        host, port = served.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\nx-long: ")
+        # Reading at the same time, since the answer comes before all is sent.
+        answering = asyncio.create_task(reader.readuntil(b"\r\n\r\n"))
+        with contextlib.suppress(ConnectionError):
+            while not answering.done():
+                writer.write(b"x" * 16_384)
+                await writer.drain()
+        assert (await answering).startswith(b"HTTP/1.1 400")
+        writer.close()
+        # A head of a common size is taken, also when it comes in pieces.
+        answer = await served.client.get("/healthz", headers={"x-long": "x" * 32_768})
+        assert answer.status_code == 200
 
 
 @pytest.mark.parametrize("action", ["connect", "dequeue", "heartbeat", "report", "disconnect"])

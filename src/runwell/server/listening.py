@@ -15,11 +15,14 @@ from collections.abc import Callable, Generator
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from runwell.core.errors import ConfigurationError
 
 _BACKLOG = 2048
 _KEEP_ALIVE_SECONDS = 75
+#: The request line and headers of a request; what comes in one read may be more.
+MAX_HEAD_BYTES = 64 * 1024
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -69,7 +72,7 @@ class HttpServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 application,
-                http="httptools",
+                http=_Connection,
                 # The loop is that of whoever calls `listen`.
                 loop="none",
                 ws="none",
@@ -104,6 +107,28 @@ class HttpServer(uvicorn.Server):
     def capture_signals(self) -> Generator[None]:
         """Leave signals to `stop_on_signals`: uvicorn would raise them again at its end."""
         yield
+
+
+class _Connection(HttpToolsProtocol):
+    """uvicorn's connection, with a limit on a request's head, which its parser would keep whole."""
+
+    _is_in_head = False
+    _head_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._is_in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self.send_400_response("The headers of the request are too large.")
+
+    def on_message_begin(self) -> None:
+        self._is_in_head, self._head_bytes = True, 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._is_in_head = False
+        super().on_headers_complete()
 
 
 @contextlib.contextmanager
