@@ -11,11 +11,14 @@ import time
 import uvloop
 
 from bench.figures import RESULTS, Section, render_results
-from bench.measures import dequeue, triggers
+from bench.measures import dequeue, drain, latency, memory, triggers
 
 _MEASURES = {
+    "latency": latency.measure,
     "triggers": triggers.measure,
+    "drain": drain.measure,
     "dequeue": dequeue.measure,
+    "memory": memory.measure,
 }
 
 
