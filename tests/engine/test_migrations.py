@@ -115,7 +115,7 @@ async def test_a_killed_migrator_leaves_nothing_half_done_and_no_lock(empty_url:
     # PostgreSQL notices that its client is gone when it next writes to it: not in a sleep.
     await ask(
         empty_url,
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
         "WHERE datname = current_database() AND pid <> pg_backend_pid()",
     )
     done = make_migration(1, "CREATE TABLE whole (id int)")
