@@ -4,7 +4,6 @@ Every report carries the lease it was made under. Reports of a lease that has en
 change nothing, and their sender is told to forget them.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -13,14 +12,10 @@ from typing import Literal, assert_never
 from runwell.core.errors import (
     RETRIED_CODES,
     SYSTEM_CODES,
-    BuiltInError,
-    CustomError,
     ErrorCode,
     InternalError,
     InvalidPayloadError,
-    StringError,
     TaskRunError,
-    clip,
 )
 from runwell.core.payloads import MAX_OUTPUT_BYTES, check_text
 from runwell.core.protocol import (
@@ -38,6 +33,7 @@ from runwell.engine import logs, queues
 from runwell.engine.db import Database, Row, Transaction
 from runwell.engine.environments import Environment
 from runwell.engine.queries import load_queries
+from runwell.engine.run_errors import encode_error
 
 _sql = load_queries("attempts")
 
@@ -358,7 +354,7 @@ async def _apply(tx: Transaction, changes: _Changes, *, pin_versions: bool, now:
         await tx.execute(
             _sql.close_handed_back_attempts,
             run_ids=changes.hand_backs,
-            error=_encode_error(error),
+            error=encode_error(error),
             now=now,
         )
         await queues.requeue_runs(tx, changes.hand_backs, pin_versions=pin_versions, now=now)
@@ -372,32 +368,9 @@ async def _end(tx: Transaction, ends: list[AttemptEnd], *, now: datetime) -> Non
         attempt_statuses=[end.attempt_status.value for end in ends],
         outputs=[end.output for end in ends],
         output_types=[end.output_type for end in ends],
-        errors=[None if end.error is None else _encode_error(end.error) for end in ends],
+        errors=[None if end.error is None else encode_error(end.error) for end in ends],
         finished_at=[end.finished_at for end in ends],
         duration_ms=[end.duration_ms for end in ends],
         due_at=[end.due_at for end in ends],
         now=now,
     )
-
-
-def _encode_error(error: TaskRunError) -> str:
-    match error:
-        case BuiltInError():
-            fields = {
-                "name": clip(error.name, 512),
-                "message": clip(error.message),
-                "stackTrace": clip(error.stack_trace),
-            }
-        case StringError() | CustomError():
-            fields = {"raw": clip(error.raw)}
-        case InternalError():
-            fields = {"code": error.code.value}
-            if error.message is not None:
-                fields["message"] = clip(error.message)
-            if error.stack_trace is not None:
-                fields["stackTrace"] = clip(error.stack_trace)
-        case _:
-            assert_never(error)
-    # PostgreSQL's jsonb holds no NUL.
-    clean = {name: text.replace("\x00", "\ufffd") for name, text in fields.items()}
-    return json.dumps({"type": error.type, **clean})

@@ -12,7 +12,9 @@ from typing import Any, Self, TypeVar
 import asyncpg
 
 from runwell.core.errors import RunwellError
-from runwell.engine.queries import Query
+from runwell.engine.queries import Query, load_queries
+
+_sql = load_queries("db")
 
 Row = asyncpg.Record
 T = TypeVar("T")
@@ -33,14 +35,6 @@ _PLANNING = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
 }
-_ALLOW_ANY_PLAN = Query(
-    name="allow_any_plan",
-    text="SELECT set_config('plan_cache_mode', 'force_custom_plan', true), "
-    "set_config('enable_seqscan', 'on', true), set_config('enable_bitmapscan', 'on', true), "
-    "set_config('enable_hashjoin', 'on', true), set_config('enable_mergejoin', 'on', true)",
-    parameters=(),
-)
-
 # Two transactions collided, and one was ended to let the other go on: doing it again is right.
 _COLLISIONS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
@@ -90,7 +84,7 @@ class Transaction:
 
 async def allow_any_plan(tx: Transaction) -> None:
     """Let the rest of a transaction be planned by its values, as lists with filters need."""
-    await tx.execute(_ALLOW_ANY_PLAN)
+    await tx.execute(_sql.allow_any_plan)
 
 
 class Database:
@@ -156,6 +150,15 @@ class Database:
                 connection.transaction(),
             ):
                 yield Transaction(connection)
+
+    async def fetch(self, query: Query, **values: Any) -> list[Row]:
+        """The rows of one statement, which commits by itself; again when it collided."""
+        for _ in range(_RETRIES):
+            with contextlib.suppress(*_COLLISIONS):
+                async with self.connection() as tx:
+                    return await tx.fetch(query, **values)
+        async with self.connection() as tx:
+            return await tx.fetch(query, **values)
 
     async def run(self, act: Callable[[Transaction], Awaitable[T]]) -> T:
         """Run `act` in a transaction, again when it collided with another one."""

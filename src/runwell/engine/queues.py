@@ -114,16 +114,15 @@ async def dequeue_runs(
     409 when the worker's lease has ended: it must connect again.
     """
     for _ in range(_MAX_LOOKS):
-        async with db.connection() as tx:
-            rows = await tx.fetch(
-                _sql.dequeue_runs,
-                environment_id=environment.id,
-                worker_id=body.worker_id,
-                request_id=body.request_id,
-                background_worker_ids=body.background_worker_ids,
-                max_runs=body.max_runs,
-                now=now,
-            )
+        rows = await db.fetch(
+            _sql.dequeue_runs,
+            environment_id=environment.id,
+            worker_id=body.worker_id,
+            request_id=body.request_id,
+            background_worker_ids=body.background_worker_ids,
+            max_runs=body.max_runs,
+            now=now,
+        )
         first = rows[0]
         if not first["workers"]:
             raise RequestError(

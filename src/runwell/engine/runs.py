@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from runwell.core.errors import RequestError, StringError, TaskRunError
 from runwell.core.payloads import Json
 from runwell.core.schemas import LogPage
@@ -17,9 +15,9 @@ from runwell.engine.attempts import lock_run
 from runwell.engine.db import Database, Row, Transaction, allow_any_plan
 from runwell.engine.environments import Environment
 from runwell.engine.queries import load_queries
+from runwell.engine.run_errors import decode_error, encode_error
 
 _sql = load_queries("runs")
-_errors: TypeAdapter[TaskRunError] = TypeAdapter(TaskRunError)
 
 _CANCELED = StringError(raw="Run was canceled by a user")
 
@@ -185,7 +183,7 @@ async def cancel_run(
         if held is None or held.environment_id != environment.id:
             raise _not_found(run_id, environment)
         moved = await tx.fetch_value(
-            _sql.cancel_run, run_id=run_id, error=_CANCELED.model_dump_json(), now=now
+            _sql.cancel_run, run_id=run_id, error=encode_error(_CANCELED), now=now
         )
         if moved is None:
             return Canceled(run_id=run_id, worker_id=None)
@@ -242,7 +240,7 @@ def _run(
         payload_type=row["payload_type"],
         output=row["output"],
         output_type=row["output_type"],
-        error=None if row["error"] is None else _errors.validate_json(row["error"]),
+        error=decode_error(row["error"]),
         ttl=row["ttl"],
         depth=row["depth"],
         trigger_function=row["trigger_function"],
@@ -271,7 +269,7 @@ def _attempt(run_id: str, found: dict[str, Any]) -> Attempt:
         updated_at=datetime.fromisoformat(found["updated_at"]),
         started_at=_instant(found["started_at"]),
         completed_at=_instant(found["completed_at"]),
-        error=None if found["error"] is None else _errors.validate_python(found["error"]),
+        error=None if found["error"] is None else decode_error(json.dumps(found["error"])),
     )
 
 

@@ -76,16 +76,14 @@ async def trigger_run(
     values = _run_values(environment, request, now)
     if options.queue is not None and "concurrency_limit" in options.queue.model_fields_set:
         await _set_queue_limit(db, environment, options, request.task_id, now=now)
-    async with db.connection() as tx:
-        row = await tx.fetch_one(_sql.insert_run, **values)
-    if row is None:
+    rows = await db.fetch(_sql.insert_run, **values)
+    if not rows:
         await _create_queue(db, environment, values, now=now)
-        async with db.connection() as tx:
-            row = await tx.fetch_one(_sql.insert_run, **values)
-        if row is None:
+        rows = await db.fetch(_sql.insert_run, **values)
+        if not rows:
             raise RuntimeError(f"the queue of task {request.task_id} vanished while it was used")
     run_id = str(values["run_id"])
-    if row["is_new"]:
+    if rows[0]["is_new"]:
         return Triggered(run_id, is_cached=False)
     return await _find_earlier(db, environment, values)
 

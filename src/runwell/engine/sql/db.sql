@@ -1,0 +1,5 @@
+-- name: allow_any_plan
+-- Undo, until the transaction ends, what the pool forbids the planner.
+SELECT set_config('plan_cache_mode', 'force_custom_plan', true),
+    set_config('enable_seqscan', 'on', true), set_config('enable_bitmapscan', 'on', true),
+    set_config('enable_hashjoin', 'on', true), set_config('enable_mergejoin', 'on', true);
