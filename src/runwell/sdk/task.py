@@ -5,9 +5,13 @@ Not about the decorators that make tasks: those are in `definitions.py`.
 
 import inspect
 from dataclasses import dataclass
-from typing import Generic, Never, TypeVar, cast
+from typing import Generic, Never, TypeVar, Unpack, cast, overload
 
+from runwell.client.management import trigger_flow
 from runwell.client.options import Queue
+from runwell.client.runs import RunHandle
+from runwell.client.transport import Flow
+from runwell.client.triggering import TriggerOptions
 from runwell.core.payloads import MAX_OUTPUT_BYTES, Json, encode_value
 from runwell.core.protocol import (
     DEFAULT_MACHINE,
@@ -19,10 +23,12 @@ from runwell.core.protocol import (
 )
 from runwell.core.timing import RetryOptions
 from runwell.sdk.catalog import TaskFunction
+from runwell.sdk.client import default_client
 from runwell.sdk.runtime import RunContext
 from runwell.sdk.signature import TaskSignature
 
 PayloadT_contra = TypeVar("PayloadT_contra", contravariant=True)
+OutputT = TypeVar("OutputT")
 OutputT_co = TypeVar("OutputT_co", covariant=True)
 
 
@@ -73,6 +79,44 @@ class Task(Generic[PayloadT_contra, OutputT_co]):
         """Whether the function is an `async def`."""
         return inspect.iscoroutinefunction(self.function)
 
+    @property
+    def sync(self) -> "BlockingTask[PayloadT_contra, OutputT_co]":
+        """The same task for callers that block: `hello.sync.trigger(...)`."""
+        return BlockingTask(self)
+
+    @overload
+    async def trigger(
+        self: "Task[None, OutputT]",
+        payload: None = None,
+        /,
+        **options: Unpack[TriggerOptions],
+    ) -> RunHandle[OutputT]: ...
+    @overload
+    async def trigger(
+        self, payload: PayloadT_contra, /, **options: Unpack[TriggerOptions]
+    ) -> RunHandle[OutputT_co]: ...
+    async def trigger(self, payload: object = None, /, **options: Unpack[TriggerOptions]) -> object:
+        """Trigger a run; when this returns, the run is stored and will start.
+
+        Raises TaskPayloadParsedError when the payload does not fit the task, and ApiError when the
+        server can't take it.
+
+        Example:
+            >>> from runwell import task
+            >>> @task(id="add")
+            ... async def add(numbers: list[int]) -> int:
+            ...     return sum(numbers)
+            >>> async def main() -> str:
+            ...     handle = await add.trigger([1, 2, 3], tags=["sums"], delay="10s")
+            ...     return handle.id
+        """
+        return await default_client.run(self.trigger_flow(payload, options))
+
+    def trigger_flow(self, payload: object, options: TriggerOptions) -> Flow[RunHandle[OutputT_co]]:
+        """The flow of a trigger, which both kinds of caller drive."""
+        text = self._signature.encode_payload(payload)
+        return trigger_flow(default_client, self.id, text, options, self.parse_output)
+
     def parse_payload(self, value: Json) -> object:
         """A payload as the function takes it; raises TaskPayloadParsedError."""
         return self._signature.parse_payload(value)
@@ -120,6 +164,28 @@ class Task(Generic[PayloadT_contra, OutputT_co]):
 
     def __repr__(self) -> str:
         return f"<Task {self.id!r}>"
+
+
+class BlockingTask(Generic[PayloadT_contra, OutputT_co]):
+    """A task whose triggers block the caller."""
+
+    def __init__(self, task: Task[PayloadT_contra, OutputT_co]) -> None:
+        self._task = task
+
+    @overload
+    def trigger(
+        self: "BlockingTask[None, OutputT]",
+        payload: None = None,
+        /,
+        **options: Unpack[TriggerOptions],
+    ) -> RunHandle[OutputT]: ...
+    @overload
+    def trigger(
+        self, payload: PayloadT_contra, /, **options: Unpack[TriggerOptions]
+    ) -> RunHandle[OutputT_co]: ...
+    def trigger(self, payload: object = None, /, **options: Unpack[TriggerOptions]) -> object:
+        """Trigger a run; when this returns, the run is stored and will start."""
+        return default_client.run_blocking(self._task.trigger_flow(payload, options))
 
 
 #: Any task, whatever it takes and returns.

@@ -1,0 +1,152 @@
+"""Background tasks and durable runs for Python.
+
+    from runwell import task
+
+    @task(id="hello-world")
+    async def hello(name: str) -> str:
+        return f"Hello {name}"
+
+    handle = await hello.trigger("Ada")
+
+All names that user code may rely on are here; the blocking ones are in `runwell.sync`.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+from runwell._version import __version__
+
+# Each name is imported when it is first asked for (PEP 562): a program pays for what it uses, and
+# `import runwell` costs next to nothing. Type checkers, and readers, see plain imports.
+if TYPE_CHECKING:
+    from runwell.client.options import Queue, Retry, timeout
+    from runwell.client.run_pages import BlockingRunPage, RunPage
+    from runwell.client.runs import Run, RunHandle
+    from runwell.client.transport import (
+        ApiAnswerError,
+        ApiConnectionError,
+        ApiError,
+        AuthenticationError,
+        BadRequestError,
+        ConflictError,
+        InternalServerError,
+        NotFoundError,
+        PermissionDeniedError,
+        RateLimitError,
+        RequestOptions,
+        UnprocessableEntityError,
+    )
+    from runwell.core.errors import (
+        AbortTaskRunError,
+        ConfigurationError,
+        InvalidPayloadError,
+        OutOfMemoryError,
+        RunCanceled,
+        RunStopped,
+        RunTimedOut,
+        RunwellError,
+        TaskPayloadParsedError,
+    )
+    from runwell.sdk.client import configure, runs, tasks
+    from runwell.sdk.config import Config, Retries, define_config
+    from runwell.sdk.definitions import queue, task
+    from runwell.sdk.idempotency import idempotency_keys
+    from runwell.sdk.logger import logger
+    from runwell.sdk.runtime import RunContext
+    from runwell.sdk.task import Task
+
+_MODULES = {
+    "runwell.client.options": ("Queue", "Retry", "timeout"),
+    "runwell.client.run_pages": ("BlockingRunPage", "RunPage"),
+    "runwell.client.runs": ("Run", "RunHandle"),
+    "runwell.client.transport": (
+        "ApiAnswerError",
+        "ApiConnectionError",
+        "ApiError",
+        "AuthenticationError",
+        "BadRequestError",
+        "ConflictError",
+        "InternalServerError",
+        "NotFoundError",
+        "PermissionDeniedError",
+        "RateLimitError",
+        "RequestOptions",
+        "UnprocessableEntityError",
+    ),
+    "runwell.core.errors": (
+        "AbortTaskRunError",
+        "ConfigurationError",
+        "InvalidPayloadError",
+        "OutOfMemoryError",
+        "RunCanceled",
+        "RunStopped",
+        "RunTimedOut",
+        "RunwellError",
+        "TaskPayloadParsedError",
+    ),
+    "runwell.sdk.client": ("configure", "runs", "tasks"),
+    "runwell.sdk.config": ("Config", "Retries", "define_config"),
+    "runwell.sdk.definitions": ("queue", "task"),
+    "runwell.sdk.idempotency": ("idempotency_keys",),
+    "runwell.sdk.logger": ("logger",),
+    "runwell.sdk.runtime": ("RunContext",),
+    "runwell.sdk.task": ("Task",),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "AbortTaskRunError",
+    "ApiAnswerError",
+    "ApiConnectionError",
+    "ApiError",
+    "AuthenticationError",
+    "BadRequestError",
+    "BlockingRunPage",
+    "Config",
+    "ConfigurationError",
+    "ConflictError",
+    "InternalServerError",
+    "InvalidPayloadError",
+    "NotFoundError",
+    "OutOfMemoryError",
+    "PermissionDeniedError",
+    "Queue",
+    "RateLimitError",
+    "RequestOptions",
+    "Retries",
+    "Retry",
+    "Run",
+    "RunCanceled",
+    "RunContext",
+    "RunHandle",
+    "RunPage",
+    "RunStopped",
+    "RunTimedOut",
+    "RunwellError",
+    "Task",
+    "TaskPayloadParsedError",
+    "UnprocessableEntityError",
+    "__version__",
+    "configure",
+    "define_config",
+    "idempotency_keys",
+    "logger",
+    "queue",
+    "runs",
+    "task",
+    "tasks",
+    "timeout",
+]
+
+
+def __getattr__(name: str) -> object:
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module 'runwell' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted((*globals(), *_MODULE_OF))

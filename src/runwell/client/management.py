@@ -1,0 +1,102 @@
+"""`tasks`: trigger a task by its id, without importing its code."""
+
+from collections.abc import Callable
+from typing import TypeVar, Unpack, cast
+
+from runwell.client.api import ApiClient
+from runwell.client.runs import PollOptions, Run, RunFlows, RunHandle
+from runwell.client.transport import Flow
+from runwell.client.triggering import TriggerOptions, trigger_call
+from runwell.core.payloads import MAX_PAYLOAD_BYTES, Json, encode_value
+from runwell.core.schemas import TriggerAnswer
+
+OutputT = TypeVar("OutputT")
+
+
+class TriggerPollOptions(TriggerOptions, PollOptions, total=False):
+    """The options of a trigger, and how its run is polled then."""
+
+
+def trigger_flow(
+    client: ApiClient,
+    task_id: str,
+    payload: str | None,
+    options: TriggerOptions,
+    parse_output: Callable[[Json], OutputT] | None = None,
+) -> Flow[RunHandle[OutputT]]:
+    """Trigger a run of a task with a payload that is JSON text."""
+    call = trigger_call(task_id, payload, options, client.settings)
+    answer = yield from client.ask(call, TriggerAnswer)
+    return RunHandle(answer.id, is_cached=answer.is_cached, parse_output=parse_output)
+
+
+class _TaskFlows:
+    def __init__(self, client: ApiClient) -> None:
+        self._client = client
+
+    def _trigger(
+        self, task_id: str, payload: object, options: TriggerOptions
+    ) -> Flow[RunHandle[Json]]:
+        text = None
+        if payload is not None:
+            text = encode_value(payload, what="the payload", limit=MAX_PAYLOAD_BYTES)
+        return trigger_flow(self._client, task_id, text, options)
+
+    def _trigger_and_poll(
+        self, task_id: str, payload: object, options: TriggerPollOptions
+    ) -> Flow[Run[Json]]:
+        poll = cast("PollOptions", {k: v for k, v in options.items() if k in _POLL})
+        rest = {k: v for k, v in options.items() if k not in _POLL or k == "request_options"}
+        handle = yield from self._trigger(task_id, payload, cast("TriggerOptions", rest))
+        return cast("Run[Json]", (yield from RunFlows(self._client).poll_flow(handle, poll)))
+
+
+_POLL = frozenset(PollOptions.__annotations__)
+
+
+class Tasks(_TaskFlows):
+    """Trigger tasks by their id.
+
+    The payload may be anything that has a JSON form; whether it fits the task is found when the run
+    starts. To have it checked before, import the task and call its `.trigger()`.
+
+    Example:
+        >>> from runwell import tasks
+        >>> async def send_welcome(address: str) -> str:
+        ...     handle = await tasks.trigger("send-welcome", {"to": address}, delay="10m")
+        ...     return handle.id
+    """
+
+    async def trigger(
+        self, task_id: str, payload: object = None, **options: Unpack[TriggerOptions]
+    ) -> RunHandle[Json]:
+        """Trigger a run; when this returns, the run is stored and will start."""
+        return await self._client.run(self._trigger(task_id, payload, options))
+
+    async def trigger_and_poll(
+        self, task_id: str, payload: object = None, **options: Unpack[TriggerPollOptions]
+    ) -> Run[Json]:
+        """Trigger a run and fetch it until it has ended; TimeoutError when that takes longer."""
+        return await self._client.run(self._trigger_and_poll(task_id, payload, options))
+
+
+class BlockingTasks(_TaskFlows):
+    """Trigger tasks by their id, blocking the caller.
+
+    Example:
+        >>> from runwell.sync import tasks
+        >>> def send_welcome(address: str) -> str:
+        ...     return tasks.trigger("send-welcome", {"to": address}, tags=["welcome"]).id
+    """
+
+    def trigger(
+        self, task_id: str, payload: object = None, **options: Unpack[TriggerOptions]
+    ) -> RunHandle[Json]:
+        """Trigger a run; when this returns, the run is stored and will start."""
+        return self._client.run_blocking(self._trigger(task_id, payload, options))
+
+    def trigger_and_poll(
+        self, task_id: str, payload: object = None, **options: Unpack[TriggerPollOptions]
+    ) -> Run[Json]:
+        """Trigger a run and fetch it until it has ended; TimeoutError when that takes longer."""
+        return self._client.run_blocking(self._trigger_and_poll(task_id, payload, options))

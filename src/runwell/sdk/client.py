@@ -1,0 +1,57 @@
+"""The client that `runs`, `tasks` and `.trigger()` use by default, and `configure` for it."""
+
+from dataclasses import replace
+
+from runwell.client.api import ApiClient
+from runwell.client.management import BlockingTasks, Tasks
+from runwell.client.options import Retry, read_duration
+from runwell.client.runs import BlockingRuns, Runs
+from runwell.client.transport import ClientSettings, check_url, read_environment
+from runwell.core.timing import Duration
+
+# What `configure` was called with; the environment gives the rest.
+_configured: dict[str, object] = {}
+
+
+def configure(
+    *,
+    secret_key: str | None = None,
+    base_url: str | None = None,
+    retry: Retry | None = None,
+    timeout: Duration | None = None,
+) -> None:
+    """Say how the API is called from here on, in place of the environment.
+
+    Without a call, `TRIGGER_SECRET_KEY` and `TRIGGER_API_URL` say where runs go. `retry` and
+    `timeout` hold for every call that brings no `request_options`: by default a call is sent up to
+    5 times and each answer is waited for up to 60 seconds. What is not given is reset.
+
+    Example:
+        >>> from runwell import Retry, configure
+        >>> configure(base_url="http://127.0.0.1:3030", retry=Retry(max_attempts=2))
+        >>> configure()
+    """
+    given: dict[str, object] = {}
+    if secret_key is not None:
+        given["secret_key"] = secret_key
+    if base_url is not None:
+        given["base_url"] = check_url(base_url)
+    if retry is not None:
+        given["retry"] = retry
+    if timeout is not None:
+        given["timeout"] = read_duration("timeout", timeout)
+    _configured.clear()
+    _configured.update(given)
+
+
+def current_settings() -> ClientSettings:
+    """The settings of the next call."""
+    settings = read_environment()
+    return replace(settings, **_configured) if _configured else settings
+
+
+default_client = ApiClient(current_settings)
+runs = Runs(default_client)
+tasks = Tasks(default_client)
+blocking_runs = BlockingRuns(default_client)
+blocking_tasks = BlockingTasks(default_client)

@@ -1,0 +1,11 @@
+"""The blocking twins of Runwell's functions, for Django, Flask, scripts and plain `def` tasks.
+
+    from runwell.sync import runs, tasks
+
+A task has its own: `hello.sync.trigger(...)`.
+"""
+
+from runwell.sdk.client import blocking_runs as runs
+from runwell.sdk.client import blocking_tasks as tasks
+
+__all__ = ["runs", "tasks"]
