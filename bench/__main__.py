@@ -11,7 +11,7 @@ import time
 import uvloop
 
 from bench.figures import RESULTS, Section, render_results
-from bench.measures import dequeue, drain, latency, memory, triggers
+from bench.measures import cold_start, dequeue, drain, latency, memory, triggers
 
 _MEASURES = {
     "latency": latency.measure,
@@ -19,6 +19,7 @@ _MEASURES = {
     "drain": drain.measure,
     "dequeue": dequeue.measure,
     "memory": memory.measure,
+    "cold_start": cold_start.measure,
 }
 
 

@@ -21,7 +21,7 @@ from bench import proc
 from bench.connection import HttpConnection
 
 _PROJECT = Path(__file__).with_name("project")
-_HAS_CLI = bool(list(Path(__file__).parents[1].glob("src/runwell/cli/serv*.py")))
+_HAS_CLI = (Path(__file__).parents[1] / "src/runwell/worker/supervisor.py").exists()
 _START_SECONDS = 60.0
 _STOP_SECONDS = 20.0
 
