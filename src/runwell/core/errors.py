@@ -25,7 +25,16 @@ from pydantic.alias_generators import to_camel
 
 
 class RunwellError(Exception):
-    """Anything that Runwell raises on purpose."""
+    """Anything that Runwell raises on purpose: catch it to catch everything.
+
+    Example:
+        >>> from runwell import RunwellError, runs
+        >>> async def show(run_id: str) -> None:
+        ...     try:
+        ...         print((await runs.retrieve(run_id)).status)
+        ...     except RunwellError as error:
+        ...         print(f"can't show {run_id}: {error}")
+    """
 
 
 class ConfigurationError(RunwellError):
@@ -87,6 +96,16 @@ class RunStopped(BaseException):
 
     It derives from BaseException so that `except Exception` can't swallow it. In `async` code it is
     an `asyncio.CancelledError` as well. A task that goes on is killed after a grace period.
+
+    Example:
+        >>> from runwell import RunStopped, logger, task
+        >>> @task(id="long-import")
+        ... async def long_import() -> None:
+        ...     try:
+        ...         ...  # what takes long
+        ...     except RunStopped:
+        ...         logger.warn("stopped halfway: the next run starts over")
+        ...         raise
     """
 
 
