@@ -257,7 +257,9 @@ def _local_file(settings: Settings, address: ServerAddress) -> Generator[None]:
         yield
         return
     try:
-        write_local_file(settings.data_dir, url=address.url, secret_key=key)
+        write_local_file(
+            settings.data_dir, url=address.url, secret_key=key, secret_keys=address.secret_keys
+        )
     except OSError as error:
         # Only programs on this machine miss it; a server in a container may have no place for it.
         fields = {"data_dir": str(settings.data_dir), "error": str(error)}

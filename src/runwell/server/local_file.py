@@ -1,7 +1,7 @@
 """`local.json` in the data directory: how other programs of this machine find the local server.
 
-It holds the URL, the secret key of the development environment and the process id, readable by its
-owner only.
+It holds the URL, the secret key of the development environment, those of all environments, and the
+process id, readable by its owner only.
 """
 
 import contextlib
@@ -14,10 +14,18 @@ from typing import cast
 NAME = "local.json"
 
 
-def write_local_file(data_dir: Path, *, url: str, secret_key: str) -> None:
+def write_local_file(
+    data_dir: Path, *, url: str, secret_key: str, secret_keys: dict[str, str]
+) -> None:
     """Write it, all at once; raises OSError when the directory can't be written to."""
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    content = json.dumps({"url": url, "secretKey": secret_key, "pid": os.getpid()}, indent=2)
+    found = {
+        "url": url,
+        "secretKey": secret_key,
+        "secretKeys": secret_keys,
+        "pid": os.getpid(),
+    }
+    content = json.dumps(found, indent=2)
     # mkstemp makes the file with mode 0600.
     descriptor, name = tempfile.mkstemp(prefix=f".{NAME}-", dir=data_dir)
     temporary = Path(name)

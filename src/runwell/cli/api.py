@@ -1,0 +1,92 @@
+"""The API as the commands call it: blocking, with the models of the wire."""
+
+from collections.abc import Iterator, Mapping
+from urllib.parse import quote
+
+from runwell.cli.connection import Connection
+from runwell.client.api import ApiClient
+from runwell.client.options import Retry
+from runwell.client.transport import Call, ClientSettings, json_body
+from runwell.core.ids import make_request_key
+from runwell.core.payloads import Json
+from runwell.core.schemas import (
+    CanceledRun,
+    LogLine,
+    LogPage,
+    RunList,
+    RunListItem,
+    RunObject,
+    TriggerAnswer,
+)
+
+_PAGE_SIZE = 100
+_LOG_PAGE_SIZE = 1000
+# Somebody waits at the terminal: a server that is away is told of within seconds.
+_RETRY = Retry(max_attempts=3, factor=1.6, min_timeout=0.3, max_timeout="2s", randomize=False)
+
+
+class Api:
+    """Calls of one environment's API."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Call the server of a connection."""
+        settings = ClientSettings(
+            base_url=connection.url, secret_key=connection.secret_key, retry=_RETRY
+        )
+        self._client = ApiClient(lambda: settings)
+
+    def trigger(
+        self, task_id: str, payload: str | None, options: Mapping[str, Json]
+    ) -> TriggerAnswer:
+        """Trigger a run; `payload` is a JSON text."""
+        body: dict[str, object] = {"options": dict(options)}
+        if payload is not None:
+            body["payload"] = payload
+        call = Call(
+            method="POST",
+            path=f"/api/v1/tasks/{quote(task_id, safe='')}/trigger",
+            body=json_body(body),
+            headers={"x-trigger-request-idempotency-key": make_request_key()},
+        )
+        return self._client.run_blocking(self._client.ask(call, TriggerAnswer))
+
+    def retrieve(self, run_id: str) -> RunObject:
+        """A run with its attempts, payload and output."""
+        call = Call(method="GET", path=f"/api/v3/runs/{quote(run_id, safe='')}")
+        return self._client.run_blocking(self._client.ask(call, RunObject))
+
+    def list_runs(self, filters: Mapping[str, str], limit: int) -> Iterator[RunListItem]:
+        """The newest `limit` runs that match."""
+        query = {**filters, "page[size]": str(min(limit, _PAGE_SIZE))}
+        while limit > 0:
+            call = Call(method="GET", path="/api/v1/runs", query=query)
+            page = self._client.run_blocking(self._client.ask(call, RunList))
+            yield from page.data[:limit]
+            limit -= len(page.data)
+            if page.pagination.next is None:
+                return
+            query = {**query, "page[after]": page.pagination.next}
+
+    def cancel(self, run_id: str) -> str:
+        """Cancel a run and return its id; one that has ended stays as it is."""
+        call = Call(method="POST", path=f"/api/v2/runs/{quote(run_id, safe='')}/cancel")
+        return self._client.run_blocking(self._client.ask(call, CanceledRun)).id
+
+    def read_log(self, run_id: str, after: str | None) -> tuple[list[LogLine], str | None]:
+        """All lines of a run after a cursor, and the cursor to read on from."""
+        lines: list[LogLine] = []
+        while True:
+            query = {"limit": str(_LOG_PAGE_SIZE)} | ({"after": after} if after else {})
+            path = f"/api/v1/runs/{quote(run_id, safe='')}/logs"
+            page = self._client.run_blocking(
+                self._client.ask(Call(method="GET", path=path, query=query), LogPage)
+            )
+            lines += page.data
+            after = page.next or None
+            if len(page.data) < _LOG_PAGE_SIZE:
+                return lines, after
+
+
+def run_url(url: str, run_id: str) -> str:
+    """Where a run can be looked at."""
+    return f"{url}/api/v3/runs/{run_id}"

@@ -1,0 +1,210 @@
+"""`runwell dev`: server and worker for a project, its tasks imported again at each save."""
+
+import asyncio
+import dataclasses
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+import click
+
+from runwell._version import __version__
+from runwell.cli.connection import DATA_FOLDER, Connection, find_configured, find_local, read_local
+from runwell.cli.options import FOLDER
+from runwell.cli.output import Output, end, print_error, styled, with_output
+from runwell.cli.screen import Screen
+from runwell.cli.server_process import LocalServer, choose_port
+from runwell.cli.watching import watch_project
+from runwell.cli.worker_process import on_stop_signals
+from runwell.sdk.project import find_project_folder
+from runwell.worker.settings import WorkerSettings
+from runwell.worker.supervisor import Supervisor
+
+_FIRST_PORT = 3030
+# Long enough for what is nearly done; the rest starts again with the next `runwell dev`.
+_GRACE_SECONDS = 5.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Options:
+    folder: Path
+    data_dir: Path | None
+    host: str
+    port: int | None
+    capacity: int
+    wants_logs: bool
+    is_watching: bool
+
+
+@click.command(
+    short_help="Server and worker for a project, watching its files.",
+    epilog="""\b
+Examples:
+  runwell dev
+  runwell dev --project my-project --logs
+  runwell dev --port 4000 --concurrency 4
+""",
+)
+@click.option(
+    "--project",
+    type=FOLDER,
+    default=Path(),
+    show_default="the current folder",
+    help="The folder of trigger_config.py, or one below it.",
+)
+@click.option("--data-dir", type=FOLDER, help="The server's data. [default: .runwell there]")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where the server listens.")
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), help="[default: the first free one from 3030 on]"
+)
+@click.option(
+    "--concurrency", "capacity", default=10, show_default=True, type=click.IntRange(1, 10_000)
+)
+@click.option("--logs", is_flag=True, help="Print what runs write, too.")
+@click.option("--watch/--no-watch", default=True, help="Import the files again at each save.")
+@with_output
+def dev(
+    output: Output,
+    project: Path,
+    data_dir: Path | None,
+    host: str,
+    port: int | None,
+    capacity: int,
+    logs: bool,
+    watch: bool,
+) -> None:
+    """Run the whole platform for a project: server, PostgreSQL and worker.
+
+    A server that is configured (TRIGGER_API_URL, TRIGGER_SECRET_KEY) or runs here already is used;
+    otherwise one is started, and ends with this command. Each save makes a new version; runs that
+    execute finish on theirs. Ctrl-C ends everything in order, a second one at once.
+    """
+    options = _Options(
+        folder=find_project_folder(project),
+        data_dir=data_dir,
+        host=host,
+        port=port,
+        capacity=capacity,
+        wants_logs=logs,
+        is_watching=watch,
+    )
+    end(asyncio.run(_develop(output, options)))
+
+
+async def _develop(output: Output, options: _Options) -> int:
+    output.line(styled(f"Runwell {__version__}", "bold"), f"  {options.folder}")
+    starting = asyncio.current_task()
+    assert starting is not None
+    stop = _Stop(starting)
+    with on_stop_signals(stop.on_signal):
+        try:
+            async with _find_server(output, options) as (connection, local):
+                return await _work(output, options, connection, local, stop)
+        except asyncio.CancelledError:
+            if not stop.has_begun:
+                raise
+            return 130
+
+
+class _Stop:
+    """What a signal does: ends a start that goes on, or asks the worker to end."""
+
+    def __init__(self, starting: asyncio.Task[object]) -> None:
+        self._starting = starting
+        self.supervisor: Supervisor | None = None
+        self.has_begun = False
+
+    def on_signal(self) -> None:
+        self.has_begun = True
+        if self.supervisor is not None:
+            self.supervisor.stop()
+        else:
+            self._starting.cancel()
+
+
+@asynccontextmanager
+async def _find_server(
+    output: Output, options: _Options
+) -> AsyncGenerator[tuple[Connection, LocalServer | None]]:
+    """The server to use, started for the length of the block unless there is one."""
+    found = find_configured() if options.data_dir is None else None
+    if found is None:
+        found = (
+            find_local(options.folder) if options.data_dir is None else read_local(options.data_dir)
+        )
+    if found is not None:
+        which = "configured" if found.data_dir is None else f"runs already, on {found.data_dir}"
+        _show_server(output, found.url, which)
+        yield found, None
+        return
+    data_dir = options.data_dir or options.folder / DATA_FOLDER
+    port = choose_port(options.host, _FIRST_PORT) if options.port is None else options.port
+    is_new = not (data_dir / "postgres").exists()
+    if is_new:
+        output.note(styled("the first start makes a database: some seconds", "dim"))
+    local = await LocalServer.start(data_dir, host=options.host, port=port)
+    try:
+        if options.port is None and port != _FIRST_PORT:
+            output.note(styled(f"port {_FIRST_PORT} is in use: this is another one", "dim"))
+        _show_server(output, local.connection.url, f"log in {local.log_path}")
+        yield local.connection, local
+    finally:
+        await local.stop()
+
+
+def _show_server(output: Output, url: str, detail: str) -> None:
+    output.line(styled("server  ", "dim"), styled(url, "bold"), styled(f"  {detail}", "dim"))
+
+
+async def _work(
+    output: Output,
+    options: _Options,
+    connection: Connection,
+    local: LocalServer | None,
+    stop: _Stop,
+) -> int:
+    settings = WorkerSettings(
+        url=connection.url,
+        secret_key=connection.secret_key,
+        project_folder=options.folder,
+        state_folder=(options.data_dir or options.folder / DATA_FOLDER) / "worker",
+        capacity=options.capacity,
+        name=f"dev@{socket.gethostname()}",
+        grace_seconds=_GRACE_SECONDS,
+        wants_run_logs=options.wants_logs,
+        is_local=True,
+    )
+    screen = Screen(output, settings)
+    supervisor = Supervisor(settings, screen.show)
+    stop.supervisor = supervisor
+    if stop.has_begun:
+        return 130
+    helpers = [asyncio.create_task(_watch(options.folder, supervisor))] * options.is_watching
+    lost: list[str] = []
+    if local is not None:
+        helpers.append(asyncio.create_task(_end_with_server(local, supervisor, lost)))
+    try:
+        await supervisor.run()
+    finally:
+        for helper in helpers:
+            helper.cancel()
+        await asyncio.gather(*helpers, return_exceptions=True)
+        await screen.close()
+    if lost:
+        print_error(lost[0], is_json=output.is_json)
+        return 1
+    output.note(styled("stopped; what was stored is there at the next start", "dim"))
+    return 0
+
+
+async def _watch(folder: Path, supervisor: Supervisor) -> None:
+    async with aclosing(watch_project(folder)) as saves:
+        async for _ in saves:
+            supervisor.reload()
+
+
+async def _end_with_server(local: LocalServer, supervisor: Supervisor, lost: list[str]) -> None:
+    lost.append(await local.wait())
+    supervisor.stop()
+    supervisor.stop()

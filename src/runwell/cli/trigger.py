@@ -1,0 +1,107 @@
+"""`runwell trigger`: one run, from the terminal."""
+
+from typing import cast
+
+import click
+
+from runwell.cli.api import Api
+from runwell.cli.following import follow_run, print_end
+from runwell.cli.options import read_json_option, with_api
+from runwell.cli.output import Output, end, styled, with_output
+from runwell.core.payloads import Json, parse_json
+from runwell.core.protocol import MachineName
+
+_EPILOG = """\b
+Examples:
+  runwell trigger hello
+  runwell trigger hello --payload '{"name": "Ada"}' --follow
+  runwell trigger hello --payload @payload.json --tag user_1 --tag import
+  date | jq -R . | runwell trigger hello --payload -
+  runwell trigger hello --delay 10m --ttl 1h --idempotency-key order-17
+"""
+
+
+@click.command(short_help="Trigger a run of a task.", epilog=_EPILOG)
+@click.argument("task")
+@click.option(
+    "--payload", "-p", metavar="JSON|@FILE|-", help="The payload; - reads it from standard input."
+)
+@click.option(
+    "--follow", "-f", is_flag=True, help="Show its log until it ends; exit with 1 if it failed."
+)
+@click.option("--queue", metavar="NAME", help="Another queue than the task's own.")
+@click.option("--concurrency-key", metavar="KEY", help="The part of the queue, as in one per user.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="A tag; may be repeated.")
+@click.option("--delay", metavar="DURATION|DATE", help="Not before then: 10m, or an ISO date.")
+@click.option("--ttl", metavar="DURATION", help="Expire it unless it has started by then.")
+@click.option("--idempotency-key", metavar="KEY", help="The same key gives the same run again.")
+@click.option("--idempotency-key-ttl", metavar="DURATION", help="How long that key holds.")
+@click.option("--max-attempts", type=click.IntRange(1, 250), help="Attempts in all.")
+@click.option("--max-duration", type=click.IntRange(min=5), help="Seconds until it is stopped.")
+@click.option("--machine", type=click.Choice([m.value for m in MachineName]), help="Its machine.")
+@click.option("--metadata", metavar="JSON|@FILE", help="The metadata that it starts with.")
+@click.option("--test", is_flag=True, help="Mark it as a test.")
+@with_output
+@with_api
+def trigger(
+    output: Output,
+    api: Api,
+    task: str,
+    payload: str | None,
+    follow: bool,
+    **given: object,
+) -> None:
+    """Trigger a run of TASK (its id) and print the run's id.
+
+    The run is stored when this returns: a worker starts it as soon as it can.
+    """
+    text = None if payload is None else read_json_option(payload, "--payload")
+    options = _read_options(given)
+    answer = api.trigger(task, text, options)
+    if follow and output.is_json:
+        output.json({"event": "triggered", "id": answer.id, "isCached": answer.is_cached})
+    elif output.is_json:
+        output.document({"id": answer.id, "isCached": answer.is_cached})
+    elif not follow:
+        output.raw(answer.id)
+    if answer.is_cached:
+        output.note(styled("not new: ", "yellow"), "this idempotency key has that run already")
+    if not follow:
+        output.note(styled(f"look at it: runwell runs show {answer.id}", "dim"))
+        return
+    if not output.is_json:
+        output.note(styled("run ", "dim"), answer.id)
+    try:
+        run = follow_run(output, api, answer.id)
+    except KeyboardInterrupt:
+        output.note(f"\nthe run goes on: runwell runs logs {answer.id} --follow")
+        end(130)
+    print_end(output, run)
+    end(0 if run.is_success else 1)
+
+
+def _read_options(given: dict[str, object]) -> dict[str, Json]:
+    names = {
+        "concurrency_key": "concurrencyKey",
+        "delay": "delay",
+        "ttl": "ttl",
+        "idempotency_key": "idempotencyKey",
+        "idempotency_key_ttl": "idempotencyKeyTTL",
+        "max_attempts": "maxAttempts",
+        "max_duration": "maxDuration",
+        "machine": "machine",
+    }
+    options = {wire: cast("Json", given[name]) for name, wire in names.items() if given.get(name)}
+    if given["queue"]:
+        options["queue"] = {"name": cast("str", given["queue"])}
+    if given["tags"]:
+        options["tags"] = list(cast("tuple[str, ...]", given["tags"]))
+    if given["test"]:
+        options["test"] = True
+    if given["metadata"]:
+        text = read_json_option(cast("str", given["metadata"]), "--metadata")
+        value = parse_json(text)
+        if not isinstance(value, dict):
+            raise click.UsageError('--metadata must be a JSON object, like \'{"source": "cli"}\'')
+        options["metadata"] = value
+    return options
