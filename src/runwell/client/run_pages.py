@@ -101,7 +101,13 @@ class RunPage(_Page):
 
 
 class BlockingRunPage(_Page):
-    """A page of runs, newest first. `for` goes on from it to the last run."""
+    """A page of runs, newest first. `for` goes on from it to the last run.
+
+    Example:
+        >>> from runwell.sync import runs
+        >>> def count_failed() -> int:
+        ...     return sum(1 for run in runs.list(status="FAILED"))
+    """
 
     def __init__(
         self,

@@ -35,7 +35,14 @@ class Retries:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
-    """The configuration of a project, checked; made by `define_config`."""
+    """The configuration of a project, checked; made by `define_config`.
+
+    Example:
+        >>> from runwell import Config, define_config
+        >>> config: Config = define_config(machine="small-2x")
+        >>> config.dirs
+        ('trigger',)
+    """
 
     project: str | None
     dirs: tuple[str, ...]

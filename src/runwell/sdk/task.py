@@ -56,7 +56,19 @@ class TaskOptions:
 
 
 class Task(Generic[PayloadT_contra, OutputT_co]):
-    """A task: a function with an id and options. Made by `@task`."""
+    """A task: a function with an id and options. Made by `@task`.
+
+    `function` is the function itself, to be called in tests.
+
+    Example:
+        >>> import asyncio
+        >>> from runwell import Task, task
+        >>> @task(id="double")
+        ... async def double(number: int) -> int:
+        ...     return 2 * number
+        >>> isinstance(double, Task), asyncio.run(double.function(21))
+        (True, 42)
+    """
 
     def __init__(self, function: TaskFunction, options: TaskOptions) -> None:
         self.function = function
