@@ -40,6 +40,13 @@ def test_the_picture_of_the_lifecycle_is_current() -> None:
     )
 
 
+def test_the_page_of_commands_is_current() -> None:
+    written = runpy.run_path(str(DOCS / "write_commands.py"))["write"]()
+    assert (REFERENCE / "cli.md").read_text(encoding="utf-8") == written, (
+        "run: python docs/write_commands.py"
+    )
+
+
 def test_every_path_in_the_architecture_page_exists() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     named = set(_PATH.findall(text))
@@ -137,8 +144,9 @@ def test_every_command_and_option_is_documented() -> None:
             missing.append(name)
             continue
         for parameter in command.params:
-            names = parameter.opts if isinstance(parameter, click.Option) else [parameter.name]
-            missing += [f"{name} {option}" for option in names if str(option) not in heading[1]]
+            is_option = isinstance(parameter, click.Option)
+            names = parameter.opts if is_option else [parameter.human_readable_name]
+            missing += [f"{name} {option}" for option in names if option not in heading[1]]
     assert not missing
 
 

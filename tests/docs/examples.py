@@ -65,7 +65,9 @@ class Page:
             (block.line, command)
             for block in self.blocks
             if block.language == "console"
-            for command in re.findall(r"\brunwell [^\n\"')|>&]*(?:'[^']*'[^\n|>&]*)?", block.text)
+            for command in re.findall(
+                r"(?<![\w/.-])runwell [^\n\"')|>&#]*(?:'[^']*'[^\n|>&]*)?", block.text
+            )
         ]
 
     def write_project(self, folder: Path) -> None:
