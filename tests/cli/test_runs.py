@@ -48,7 +48,7 @@ def test_a_payload_comes_from_a_file_or_from_standard_input(served: Path) -> Non
 
     for done, expected in ((from_file, ["from a file"]), (from_stdin, ["from stdin"])):
         run = runwell_json("runs", "show", done.stdout.strip(), folder=served)
-            assert run["payload"] == expected
+        assert run["payload"] == expected
 
 
 def test_a_payload_that_is_no_json_is_refused_with_how_to_write_it(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import dataclasses
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import click
@@ -13,10 +14,15 @@ from runwell._version import __version__
 from runwell.cli.connection import DATA_FOLDER, Connection, find_configured, find_local, read_local
 from runwell.cli.options import FOLDER
 from runwell.cli.output import Output, end, print_error, styled, with_output
-from runwell.cli.screen import Screen
 from runwell.cli.server_process import LocalServer, choose_port
 from runwell.cli.watching import watch_project
-from runwell.cli.worker_process import on_stop_signals
+from runwell.cli.worker_process import (
+    Companion,
+    StopRequests,
+    catch_stop_signals,
+    run_worker,
+)
+from runwell.core.errors import RunwellError
 from runwell.sdk.project import find_project_folder
 from runwell.worker.settings import WorkerSettings
 from runwell.worker.supervisor import Supervisor
@@ -96,36 +102,20 @@ async def _develop(output: Output, options: _Options) -> int:
     output.line(styled(f"Runwell {__version__}", "bold"), f"  {options.folder}")
     starting = asyncio.current_task()
     assert starting is not None
-    stop = _Stop(starting)
-    with on_stop_signals(stop.on_signal):
+    with catch_stop_signals() as requests:
+        requests.act_with(starting.cancel)
         try:
-            async with _find_server(output, options) as (connection, local):
-                return await _work(output, options, connection, local, stop)
+            async with _find_server(output, options, requests) as (connection, local):
+                return await _work(output, options, connection, local, requests)
         except asyncio.CancelledError:
-            if not stop.has_begun:
+            if not requests.count:
                 raise
             return 130
 
 
-class _Stop:
-    """What a signal does: ends a start that goes on, or asks the worker to end."""
-
-    def __init__(self, starting: asyncio.Task[object]) -> None:
-        self._starting = starting
-        self.supervisor: Supervisor | None = None
-        self.has_begun = False
-
-    def on_signal(self) -> None:
-        self.has_begun = True
-        if self.supervisor is not None:
-            self.supervisor.stop()
-        else:
-            self._starting.cancel()
-
-
 @asynccontextmanager
 async def _find_server(
-    output: Output, options: _Options
+    output: Output, options: _Options, requests: StopRequests
 ) -> AsyncGenerator[tuple[Connection, LocalServer | None]]:
     """The server to use, started for the length of the block unless there is one."""
     found = find_configured() if options.data_dir is None else None
@@ -150,6 +140,7 @@ async def _find_server(
         _show_server(output, local.connection.url, f"log in {local.log_path}")
         yield local.connection, local
     finally:
+        requests.act_with(local.hasten)
         await local.stop()
 
 
@@ -162,7 +153,7 @@ async def _work(
     options: _Options,
     connection: Connection,
     local: LocalServer | None,
-    stop: _Stop,
+    requests: StopRequests,
 ) -> int:
     settings = WorkerSettings(
         url=connection.url,
@@ -175,36 +166,30 @@ async def _work(
         wants_run_logs=options.wants_logs,
         is_local=True,
     )
-    screen = Screen(output, settings)
-    supervisor = Supervisor(settings, screen.show)
-    stop.supervisor = supervisor
-    if stop.has_begun:
-        return 130
-    helpers = [asyncio.create_task(_watch(options.folder, supervisor))] * options.is_watching
     lost: list[str] = []
-    if local is not None:
-        helpers.append(asyncio.create_task(_end_with_server(local, supervisor, lost)))
-    try:
-        await supervisor.run()
-    finally:
-        for helper in helpers:
-            helper.cancel()
-        await asyncio.gather(*helpers, return_exceptions=True)
-        await screen.close()
+    companions: list[Companion] = [partial(_watch, output, options)] if options.is_watching else []
+    companions.append(partial(_end_with_server, local, lost))
+    status = await run_worker(output, settings, requests, tuple(companions))
     if lost:
         print_error(lost[0], is_json=output.is_json)
         return 1
     output.note(styled("stopped; what was stored is there at the next start", "dim"))
-    return 0
+    return status
 
 
-async def _watch(folder: Path, supervisor: Supervisor) -> None:
-    async with aclosing(watch_project(folder)) as saves:
+async def _watch(output: Output, options: _Options, supervisor: Supervisor) -> None:
+    async with aclosing(watch_project(options.folder)) as saves:
         async for _ in saves:
-            supervisor.reload()
+            try:
+                await supervisor.add_version()
+            except RunwellError as error:
+                print_error(str(error), is_json=output.is_json)
 
 
-async def _end_with_server(local: LocalServer, supervisor: Supervisor, lost: list[str]) -> None:
-    lost.append(await local.wait())
-    supervisor.stop()
-    supervisor.stop()
+async def _end_with_server(
+    local: LocalServer | None, lost: list[str], supervisor: Supervisor
+) -> None:
+    if local is not None:
+        lost.append(await local.wait())
+        # There is nobody to tell of results: they stay in the outbox until the next start.
+        await supervisor.stop(grace_seconds=0)

@@ -20,6 +20,7 @@ from runwell.worker.messages import Problem
 from runwell.worker.settings import WorkerSettings
 
 _SHOWN_TASKS = 8
+_SHOWN_ERROR_LINES = 3
 # The server may hear of an attempt's end some milliseconds after we do.
 _LOOKS: Final = 20
 _LOOK_SECONDS: Final = 0.1
@@ -58,6 +59,8 @@ class Screen:
                 self._show_problems(event)
             case events.VersionUnusable():
                 self._line("problem", f"version {event.version}: {event.message}", style="red")
+            case events.ForkFailed():
+                self._line("problem", f"no process for a run: {event.message}", style="red")
             case events.VersionRetired():
                 self._line("retired", f"version {event.version}: its last run has ended")
             case events.ImportOutput():
@@ -192,7 +195,8 @@ def describe_error(error: TaskRunError) -> str:
     """The name and the message of an error, on one line."""
     shown = serialize_error(error)
     name = f"{shown['name']}: " if shown.get("name") else ""
-    return f"{name}{shown['message']}".strip().partition("\n")[0]
+    lines = f"{name}{shown['message']}".strip().splitlines()[:_SHOWN_ERROR_LINES]
+    return " ".join(line.strip() for line in lines)
 
 
 def _moment() -> str:
