@@ -176,7 +176,9 @@ async def _running(
         ):
             address = await _find_project(db, url_of(listener), clock, announce)
             backend = Backend(db, signals, clock=clock, lease_seconds=settings.lease_seconds)
-            async with background.run_loops(db, signals, clock):
+            async with background.run_loops(
+                db, signals, clock, lease_seconds=settings.lease_seconds
+            ):
                 with _local_file(settings, address):
                     yield (
                         HttpServer(

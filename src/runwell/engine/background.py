@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 
+from runwell.core.protocol import LEASE_SECONDS
 from runwell.core.timing import Clock
 from runwell.engine import maintenance, timers, workers
 from runwell.engine.db import Database, DatabaseUnavailableError
@@ -22,9 +23,11 @@ class Loop:
     interval_seconds: float
     tick: Callable[[], Awaitable[int]]
     full: int = 1_000_000_000
+    first_after_seconds: float = 0.0
 
     async def run(self) -> None:
         """Tick until canceled; a tick that fails is logged and tried again."""
+        await asyncio.sleep(self.first_after_seconds)
         while True:
             done = 0
             try:
@@ -41,7 +44,7 @@ class Loop:
                 await asyncio.sleep(self.interval_seconds)
 
 
-def list_loops(db: Database, signals: Signals, clock: Clock) -> list[Loop]:
+def list_loops(db: Database, signals: Signals, clock: Clock, lease_seconds: float) -> list[Loop]:
     """Everything that happens by itself."""
 
     def wake(environment_ids: set[int]) -> int:
@@ -74,7 +77,15 @@ def list_loops(db: Database, signals: Signals, clock: Clock) -> list[Loop]:
     return [
         Loop(name="due_runs", interval_seconds=0.1, tick=enqueue_due_runs, full=timers.BATCH),
         Loop(name="expiry", interval_seconds=0.5, tick=expire_due_runs, full=timers.BATCH),
-        Loop(name="lost_runs", interval_seconds=1.0, tick=take_lost_runs, full=1),
+        # After an outage of the server all leases have ended. Workers that live get the time to
+        # renew theirs before anything is taken from them.
+        Loop(
+            name="lost_runs",
+            interval_seconds=min(1.0, lease_seconds / 3),
+            tick=take_lost_runs,
+            full=1,
+            first_after_seconds=lease_seconds,
+        ),
         Loop(name="waiting_runs", interval_seconds=2.0, tick=release_waiting_runs, full=1),
         Loop(name="empty_subqueues", interval_seconds=2.0, tick=retire_empty_subqueues, full=500),
         Loop(name="tidying", interval_seconds=60.0, tick=tidy),
@@ -82,10 +93,13 @@ def list_loops(db: Database, signals: Signals, clock: Clock) -> list[Loop]:
 
 
 @contextlib.asynccontextmanager
-async def run_loops(db: Database, signals: Signals, clock: Clock) -> AsyncGenerator[None]:
+async def run_loops(
+    db: Database, signals: Signals, clock: Clock, *, lease_seconds: float = LEASE_SECONDS
+) -> AsyncGenerator[None]:
     """Run every loop within the block."""
     tasks = [
-        asyncio.create_task(loop.run(), name=loop.name) for loop in list_loops(db, signals, clock)
+        asyncio.create_task(loop.run(), name=loop.name)
+        for loop in list_loops(db, signals, clock, lease_seconds)
     ]
     try:
         yield

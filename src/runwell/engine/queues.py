@@ -110,8 +110,9 @@ async def dequeue_runs(
 ) -> list[DequeuedRun]:
     """Hand up to `max_runs` runs to a worker, committed when this returns.
 
-    The same request id gives the same runs as long as they have not started. Raises RequestError
-    409 when the worker's lease has ended: it must connect again.
+    The same request id gives the same runs as long as they have not started. A worker whose lease
+    has ended gets none until its heartbeat renews it. Raises RequestError 409 for a worker that is
+    unknown: it must connect.
     """
     for _ in range(_MAX_LOOKS):
         rows = await db.fetch(
@@ -127,8 +128,7 @@ async def dequeue_runs(
         if not first["workers"]:
             raise RequestError(
                 409,
-                f"the lease of worker {body.worker_id} has ended (or it is unknown here): "
-                "connect again",
+                f"there is no worker {body.worker_id} in this environment: connect again",
             )
         empty: list[int] = first["empty_subqueue_ids"] or []
         if len(empty) >= _RETIRE_AT:

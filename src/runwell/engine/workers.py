@@ -79,7 +79,7 @@ async def heartbeat(
     """Renew a supervisor's lease, and compare what it holds with what it should.
 
     A run that it should hold and does not know, because the answer that gave it was lost, goes
-    elsewhere after a lease's time. Raises RequestError 409 when the lease had ended already.
+    elsewhere after a lease's time. Raises RequestError 409 for an unknown worker: it must connect.
     """
     async with db.transaction() as tx:
         worker = await tx.fetch_one(
@@ -88,8 +88,7 @@ async def heartbeat(
         if worker is None:
             raise RequestError(
                 409,
-                f"the lease of worker {body.worker_id} has ended (or it is unknown here): "
-                "connect again",
+                f"there is no worker {body.worker_id} in this environment: connect again",
             )
         rows = await tx.fetch(_sql.list_held_runs, worker_id=worker["id"])
     held = {row["id"]: row for row in rows}

@@ -99,8 +99,8 @@ DELETE FROM run_timers WHERE run_id = ANY(:run_ids::text[]);
 -- each gives an equal share. Its cost depends on how many are asked for, not on how many wait:
 -- a subqueue that is empty, paused or at its limit isn't in the index that is read.
 WITH worker AS MATERIALIZED (
-    SELECT id FROM workers
-    WHERE public_id = :worker_id AND environment_id = :environment_id AND lease_expires_at > :now
+    SELECT id, lease_expires_at > :now AS is_alive FROM workers
+    WHERE public_id = :worker_id AND environment_id = :environment_id
 ), again AS MATERIALIZED (
     -- The answer to this request was lost: give the same runs.
     SELECT r.id FROM runs r
@@ -111,7 +111,7 @@ WITH worker AS MATERIALIZED (
         least(:max_runs::integer, e.concurrency_limit - c.running) AS room,
         e.current_background_worker_id
     FROM environment_concurrency c JOIN environments e ON e.id = c.environment_id
-    WHERE c.environment_id = :environment_id AND EXISTS (SELECT FROM worker)
+    WHERE c.environment_id = :environment_id AND EXISTS (SELECT FROM worker WHERE is_alive)
         AND NOT EXISTS (SELECT FROM again)
     FOR NO KEY UPDATE OF c
 ), versions AS MATERIALIZED (

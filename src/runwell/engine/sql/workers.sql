@@ -7,9 +7,10 @@ VALUES (:public_id, :environment_id, :name, :capacity, :package_version, :lease_
     :now::timestamptz + make_interval(secs => :lease_seconds));
 
 -- name: renew_lease
--- A supervisor lives. No row when its lease has ended: then its runs may be elsewhere already.
+-- A supervisor lives. One whose lease has ended may have it back: what was taken from it meanwhile it
+-- hears of as lost, and what was not is still its own.
 UPDATE workers SET lease_expires_at = :now::timestamptz + make_interval(secs => lease_seconds)
-WHERE public_id = :worker_id AND environment_id = :environment_id AND lease_expires_at > :now
+WHERE public_id = :worker_id AND environment_id = :environment_id
 RETURNING id, lease_seconds;
 
 -- name: end_lease
