@@ -51,6 +51,13 @@ class VersionUnusable:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ForkFailed:
+    """The machine has no room for another process; it is tried again every second."""
+
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class VersionRetired:
     """A version that is no longer current and has no runs was let go."""
 
@@ -140,6 +147,7 @@ WorkerEvent = (
     | VersionRegistered
     | ImportProblems
     | VersionUnusable
+    | ForkFailed
     | VersionRetired
     | ImportOutput
     | RunStarted

@@ -107,8 +107,19 @@ def memory_of_tree(pid: int) -> int:
     return total
 
 
-def kernel_kills() -> int:
-    """How many processes of our control group the kernel has killed for memory; 0 when unknown."""
+class KernelKills:
+    """Whether the kernel has killed processes of our control group for memory."""
+
+    def __init__(self) -> None:
+        self._seen = _count_kernel_kills()
+
+    def has_grown(self) -> bool:
+        """Whether there are more of them than when this was last asked."""
+        before, self._seen = self._seen, _count_kernel_kills()
+        return self._seen > before
+
+
+def _count_kernel_kills() -> int:
     try:
         group = Path("/proc/self/cgroup").read_text().rsplit("::", 1)[1].strip()
         events = Path(f"/sys/fs/cgroup{group}/memory.events").read_text()

@@ -61,8 +61,8 @@ class Outbox:
         self._worker_id = worker_id
         self._write(b'{"worker":%s}\n' % json.dumps(worker_id).encode())
 
-    def append(self, report: RunReport) -> int:
-        """Keep a result; its number is what `acknowledge` wants."""
+    def append(self, report: RunReport) -> tuple[int, int]:
+        """Keep a result; returns its number, which `acknowledge` wants, and its size in bytes."""
         number = self._next_number
         self._next_number += 1
         body = report.model_dump_json(by_alias=True, exclude_none=True).encode()
@@ -71,7 +71,7 @@ class Outbox:
         if self._write(line):
             self._entries.append(_Entry(number, offset, len(line)))
             self.waiting_bytes += len(line)
-        return number
+        return number, len(line)
 
     def acknowledge(self, number: int) -> None:
         """The server has all results up to this number."""
