@@ -113,6 +113,10 @@ def import_tasks(project: Project) -> ImportedTasks:
     for task in _defined_tasks():
         _add_task(task, project, found, manifests, problems)
     _add_queues(project, found, problems)
+    for manifest in manifests.values():
+        # A queue that the task only names has the limit that another place gives it.
+        if manifest.queue is not None:
+            manifest.queue = found.queues.get(manifest.queue.name, manifest.queue)
     return ImportedTasks(
         catalog=found,
         manifests=manifests,
@@ -155,12 +159,13 @@ def _task_files(folder: Path, config: Config) -> Iterator[Path]:
     for name in config.dirs:
         for path in sorted((folder / name).rglob("*.py")):
             relative = path.relative_to(folder)
-            is_hidden = any(part.startswith(".") for part in relative.parts)
-            ignored = any(_matches(relative, pattern) for pattern in config.ignore_patterns)
-            if path.name.startswith("_") or is_hidden or ignored or path in seen:
+            is_hidden = any(part.startswith((".", "__pycache__")) for part in relative.parts)
+            is_ignored = any(_matches(relative, pattern) for pattern in config.ignore_patterns)
+            if path.name.startswith("_") or is_hidden or is_ignored or path in seen:
                 continue
             seen.add(path)
-            yield path
+            if is_of_project(str(path), folder):
+                yield path
 
 
 def _matches(relative: Path, pattern: str) -> bool:
