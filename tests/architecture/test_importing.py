@@ -4,8 +4,6 @@ import json
 import subprocess
 import sys
 
-from tests.architecture.tree import PACKAGE
-
 FOREIGN = {"asyncpg", "starlette", "uvicorn", "uvloop", "jinja2", "click", "rich", "watchfiles"}
 MOST_MILLISECONDS = 100
 SAMPLES = 7
@@ -68,20 +66,3 @@ def test_import_runwell_costs_less_than_a_tenth_of_a_second() -> None:
     # The fastest of several: the others say how busy the machine is.
     fastest = min(float(run_fresh(TIME.format("runwell"))) for _ in range(SAMPLES))
     assert fastest * 1000 < MOST_MILLISECONDS
-
-
-def test_every_module_can_be_imported_first() -> None:
-    names = [
-        ".".join(("runwell", *path.relative_to(PACKAGE).with_suffix("").parts))
-        for path in sorted(PACKAGE.rglob("*.py"))
-        if path.name not in ("__init__.py", "__main__.py")
-    ]
-    # One process for all: each import starts from a tree in which nothing of ours is loaded.
-    code = f"""
-import importlib, sys
-for name in {names!r}:
-    for loaded in [m for m in sys.modules if m.partition(".")[0] == "runwell"]:
-        del sys.modules[loaded]
-    importlib.import_module(name)
-"""
-    run_fresh(code)

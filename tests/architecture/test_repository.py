@@ -12,7 +12,8 @@ from tests.architecture.tree import ROOT
 # Folders of somebody's machine, and hosts of package indexes other than the public ones.
 _MACHINE_PATH = re.compile(r"(?<![\w.])/(?:root|work|home/[a-z]\w*|Users/[a-z]\w*)/[\w.]")
 _INDEX_HOST = re.compile(
-    r"https?://(?!(?:www\.)?(?:pypi\.org|test\.pypi\.org|registry\.npmjs\.org)\b)"
+    # Hosts that can't be (RFC 2606) are in tests.
+    r"https?://(?![\w.-]*\.(?:invalid|example|test)\b)(?!(?:www\.)?(?:pypi\.org|test\.pypi\.org|registry\.npmjs\.org)\b)"
     r"[\w.-]*(?:pypi|npm|registry|artifactory|nexus|mirror|proxy)[\w.-]*",
 )
 _INDEX_SETTING = re.compile(r"--(?:extra-)?index-url|\bfind-links\b|^index-url", re.MULTILINE)
