@@ -78,6 +78,7 @@ async def trigger_run(
         await _set_queue_limit(db, environment, options, request.task_id, now=now)
     rows = await db.fetch(_sql.insert_run, **values)
     if not rows:
+        await _check_version(db, environment, options.lock_to_version)
         await _create_queue(db, environment, values, now=now)
         rows = await db.fetch(_sql.insert_run, **values)
         if not rows:
@@ -86,17 +87,6 @@ async def trigger_run(
     if rows[0]["is_new"]:
         return Triggered(run_id, is_cached=False)
     return await _find_earlier(db, environment, values)
-
-
-async def check_version(db: Database, environment: Environment, version: str) -> None:
-    """Raise RequestError when an environment has no such version."""
-    async with db.connection() as tx:
-        if not await tx.fetch_value(
-            _sql.has_version, environment_id=environment.id, version=version
-        ):
-            raise RequestError(
-                422, f"there is no version {version} in the environment {environment.slug}"
-            )
 
 
 async def _find_earlier(
@@ -115,6 +105,20 @@ async def _find_earlier(
     if found is None:
         raise RequestError(422, f"the idempotency key {key} was reset while it was used: try again")
     return Triggered(found, is_cached=True)
+
+
+async def _check_version(db: Database, environment: Environment, version: str | None) -> None:
+    if version is None:
+        return
+    async with db.connection() as tx:
+        if not await tx.fetch_value(
+            _sql.has_version, environment_id=environment.id, version=version
+        ):
+            raise RequestError(
+                422,
+                f"options.lockToVersion: there is no version {version[:64]} in the environment "
+                f"{environment.slug}",
+            )
 
 
 async def _create_queue(

@@ -171,7 +171,12 @@ WITH worker AS MATERIALIZED (
 ), removed AS (
     DELETE FROM queued_runs q USING moved m WHERE q.run_id = m.id
 ), turned AS (
-    UPDATE subqueues s SET turn = e.turn FROM ready y, environment e WHERE s.id = y.id
+    -- Who had something and was not served keeps its turn.
+    UPDATE subqueues s SET turn = e.turn FROM ready y, environment e
+    WHERE s.id = y.id AND (
+        EXISTS (SELECT FROM moved m WHERE m.subqueue_id = y.id)
+        OR NOT EXISTS (SELECT FROM candidates c WHERE c.subqueue_id = y.id)
+    )
 ), counted AS (
     UPDATE environment_concurrency c SET turn = e.turn FROM environment e
     WHERE c.environment_id = e.environment_id AND EXISTS (SELECT FROM ready)

@@ -22,6 +22,8 @@ WITH environment AS (
     -- The lock says that a run is on its way: see lock_idle_subqueues.
     SELECT s.id, s.has_queued, s.queue_id FROM subqueues s
     WHERE s.queue_id = (SELECT id FROM queue) AND s.concurrency_key = coalesce(:concurrency_key, '')
+        -- A version that isn't there is the caller's to refuse.
+        AND (:version::text IS NULL OR EXISTS (SELECT FROM version))
     FOR KEY SHARE
 ), claimed AS (
     INSERT INTO idempotency_keys AS k (environment_id, task_id, key, run_id, expires_at)
@@ -77,9 +79,7 @@ WITH environment AS (
     INSERT INTO run_timers (run_id, due_at)
     SELECT id, delayed_until FROM run WHERE execution_status = 'DELAYED'
 )
-SELECT EXISTS (SELECT FROM run) AS is_new,
-    :version::text IS NOT NULL AND NOT EXISTS (SELECT FROM version) AS is_version_unknown
-FROM subqueue;
+SELECT EXISTS (SELECT FROM run) AS is_new FROM subqueue;
 
 -- name: find_task_queue
 -- The queue that runs of a task go to by default.

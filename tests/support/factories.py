@@ -1,0 +1,390 @@
+"""The engine's records for tests: an environment with tasks, runs in it, workers that take them.
+
+A `Scene` is one environment at an instant that only the test moves. Everything goes through the
+engine's own functions; `read` and `check_consistency` look at the tables behind them.
+"""
+
+import contextlib
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any
+
+from runwell.core.errors import BuiltInError, TaskRunError
+from runwell.core.payloads import Json
+from runwell.core.protocol import (
+    LEASE_SECONDS,
+    CanceledReport,
+    CapturedLine,
+    CompleteReport,
+    ConnectBody,
+    DequeueBody,
+    DequeuedRun,
+    FailReport,
+    HandBackReport,
+    HeartbeatAnswer,
+    HeartbeatBody,
+    HeldRun,
+    LogsReport,
+    QueueManifest,
+    RegisterAnswer,
+    RegisterBody,
+    ReportBody,
+    RunReport,
+    StartReport,
+    TaskManifest,
+    WorkerMetadata,
+)
+from runwell.core.schemas import TriggerBody, TriggerOptions
+from runwell.core.timing import RetryOptions
+from runwell.engine import attempts, deployments, environments, queues, runs, triggering, workers
+from runwell.engine.db import Database, Row, Transaction
+from runwell.engine.environments import Environment
+from runwell.engine.queries import parse_queries
+from tests.support.waiting import wait_until
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+ERROR = BuiltInError(name="ValueError", message="no", stack_trace="Traceback ...")
+
+_numbers = count(1)
+
+
+def make_task(
+    task_id: str = "add",
+    *,
+    queue: str | None = None,
+    limit: int | None = None,
+    retry: Mapping[str, Any] | None = None,
+    **fields: Any,
+) -> TaskManifest:
+    """A task as indexing finds it; its retries come after exactly one second, then two, ..."""
+    plain: dict[str, Any] = {"randomize": False, **(retry or {})}
+    return TaskManifest(
+        id=task_id,
+        file_path="trigger/tasks.py",
+        export_name="run",
+        queue=None if queue is None else QueueManifest(name=queue, concurrency_limit=limit),
+        retry=RetryOptions(**plain),
+        **fields,
+    )
+
+
+@dataclass(kw_only=True)
+class Scene:
+    """An environment, its current version, and the time there."""
+
+    db: Database
+    environment: Environment
+    now: datetime = NOW
+    versions: list[RegisterAnswer] = field(default_factory=list[RegisterAnswer])
+
+    def later(self, seconds: float) -> datetime:
+        """Let time pass, and return the new instant."""
+        self.now += timedelta(seconds=seconds)
+        return self.now
+
+    async def register(
+        self, *tasks: TaskManifest, queues: Sequence[QueueManifest] = (), content: str | None = None
+    ) -> RegisterAnswer:
+        """A new current version with these tasks."""
+        body = RegisterBody(
+            metadata=WorkerMetadata(
+                package_version="1.0.0",
+                content_hash=content or f"content-{next(_numbers)}",
+                tasks=list(tasks),
+                queues=list(queues),
+            )
+        )
+        answer = await self.db.run(
+            lambda tx: deployments.register(tx, self.environment, body, now=self.now)
+        )
+        self.versions.append(answer)
+        return answer
+
+    async def trigger(
+        self,
+        task_id: str = "add",
+        payload: Json = "1",
+        *,
+        request_key: str | None = None,
+        db: Database | None = None,
+        **options: Any,
+    ) -> triggering.Triggered:
+        """Trigger a run; options are written as on the wire."""
+        request = triggering.TriggerRequest(
+            task_id=task_id,
+            body=TriggerBody(payload=payload, options=TriggerOptions.model_validate(options)),
+            request_key=request_key,
+        )
+        return await triggering.trigger_run(db or self.db, self.environment, request, now=self.now)
+
+    async def trigger_many(self, number: int, task_id: str = "add", **options: Any) -> list[str]:
+        """Trigger runs one after the other, a millisecond apart."""
+        ids: list[str] = []
+        for _ in range(number):
+            ids.append((await self.trigger(task_id, **options)).run_id)
+            self.later(0.001)
+        return ids
+
+    async def connect(
+        self, name: str = "machine", *, previous: str | None = None, db: Database | None = None
+    ) -> "Supervisor":
+        """A worker that runs all versions there are now."""
+        body = ConnectBody(
+            name=name, capacity=100, package_version="1.0.0", previous_worker_id=previous
+        )
+        answer = await workers.connect(db or self.db, self.environment, body, now=self.now)
+        versions = [version.id for version in self.versions]
+        return Supervisor(scene=self, db=db or self.db, id=answer.worker_id, versions=versions)
+
+    async def get(self, run_id: str) -> runs.Run:
+        """A run as the API reads it."""
+        async with self.db.connection() as tx:
+            return await runs.get_run(tx, self.environment, run_id)
+
+    async def cancel(self, run_id: str, *, db: Database | None = None) -> runs.Canceled:
+        """Cancel a run."""
+        return await runs.cancel_run(db or self.db, self.environment, run_id, now=self.now)
+
+    async def read_status(self, run_id: str) -> str:
+        """Execution status and run status, like `QUEUED/REATTEMPTING`."""
+        rows = await read(
+            self.db, "SELECT execution_status, status FROM runs WHERE id = :id", id=run_id
+        )
+        return "/".join(rows[0])
+
+    async def read_events(self, run_id: str) -> list[str]:
+        """What happened to a run, from its snapshots."""
+        rows = await read(
+            self.db, "SELECT event FROM run_snapshots WHERE run_id = :id ORDER BY id", id=run_id
+        )
+        return [row["event"] for row in rows]
+
+    async def lose_workers(self) -> set[int]:
+        """Let all leases end, and take back what was held under them."""
+        self.later(LEASE_SECONDS + 1)
+        return await workers.take_lost_runs(self.db, now=self.now)
+
+
+@dataclass(kw_only=True)
+class Supervisor:
+    """A connected worker."""
+
+    scene: Scene
+    db: Database
+    id: str
+    versions: list[str]
+
+    async def dequeue(
+        self, max_runs: int = 10, *, request_id: str | None = None, db: Database | None = None
+    ) -> list[DequeuedRun]:
+        """Take runs."""
+        body = DequeueBody(
+            worker_id=self.id,
+            request_id=request_id or f"request-{next(_numbers)}",
+            background_worker_ids=self.versions,
+            max_runs=max_runs,
+        )
+        return await queues.dequeue_runs(
+            db or self.db, self.scene.environment, body, now=self.scene.now
+        )
+
+    async def dequeue_one(self) -> DequeuedRun:
+        """Take the one run that there must be."""
+        (run,) = await self.dequeue(1)
+        return run
+
+    async def start_one(self) -> DequeuedRun:
+        """Take the one run that there must be, and start it."""
+        run = await self.dequeue_one()
+        assert await self.report(start(run, self.scene.now)) == ["accepted"]
+        return run
+
+    async def report(self, *reports: RunReport, db: Database | None = None) -> list[str]:
+        """Report, and return the word for each report."""
+        body = ReportBody(worker_id=self.id, reports=list(reports))
+        applied = await attempts.apply_reports(
+            db or self.db, self.scene.environment, body, now=self.scene.now
+        )
+        return list(applied.results)
+
+    async def heartbeat(self, *held: DequeuedRun) -> HeartbeatAnswer:
+        """Say which runs are held."""
+        body = HeartbeatBody(
+            worker_id=self.id,
+            runs=[HeldRun(run_id=run.run_id, snapshot_id=run.snapshot_id) for run in held],
+        )
+        return await workers.heartbeat(self.db, self.scene.environment, body, now=self.scene.now)
+
+    async def disconnect(self) -> None:
+        """End."""
+        await workers.disconnect(self.db, self.scene.environment, self.id, now=self.scene.now)
+
+
+def start(run: DequeuedRun, at: datetime = NOW) -> StartReport:
+    """The attempt starts."""
+    return StartReport(run_id=run.run_id, snapshot_id=run.snapshot_id, started_at=at)
+
+
+def complete(run: DequeuedRun, output: str | None = "3", at: datetime = NOW) -> CompleteReport:
+    """The task returned."""
+    return CompleteReport(
+        run_id=run.run_id,
+        snapshot_id=run.snapshot_id,
+        output=output,
+        started_at=at,
+        finished_at=at,
+        duration_ms=5,
+    )
+
+
+def fail(
+    run: DequeuedRun, error: TaskRunError = ERROR, at: datetime = NOW, **fields: Any
+) -> FailReport:
+    """The attempt failed."""
+    return FailReport(
+        run_id=run.run_id,
+        snapshot_id=run.snapshot_id,
+        error=error,
+        started_at=at,
+        finished_at=at,
+        duration_ms=5,
+        **fields,
+    )
+
+
+def hand_back(run: DequeuedRun) -> HandBackReport:
+    """The worker gives the run back."""
+    return HandBackReport(run_id=run.run_id, snapshot_id=run.snapshot_id, reason="shutting down")
+
+
+def canceled(run: DequeuedRun) -> CanceledReport:
+    """A canceled run has stopped."""
+    return CanceledReport(run_id=run.run_id, snapshot_id=run.snapshot_id)
+
+
+def write_lines(run: DequeuedRun, *messages: str, first: int = 1) -> LogsReport:
+    """Lines that the attempt wrote."""
+    return LogsReport(
+        run_id=run.run_id,
+        snapshot_id=run.snapshot_id,
+        attempt_number=run.attempt_number,
+        lines=[
+            CapturedLine(seq=seq, time=NOW, level="INFO", message=message)
+            for seq, message in enumerate(messages, first)
+        ],
+    )
+
+
+async def make_scene(
+    db: Database, *tasks: TaskManifest, slug: str = "prod", now: datetime = NOW
+) -> Scene:
+    """An environment of the database's project, with a version of these tasks if any."""
+    await db.run(lambda tx: environments.create_first_project(tx, now=now))
+    async with db.connection() as tx:
+        keys = await environments.list_local_keys(tx, now=now)
+        environment = await environments.find_by_secret_key(tx, keys[slug], now=now)
+    assert environment is not None
+    scene = Scene(db=db, environment=environment, now=now)
+    if tasks:
+        await scene.register(*tasks)
+    return scene
+
+
+class OneTransaction(Database):
+    """Everything done through it happens in one open transaction, which a test ends when it wants."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncGenerator[Transaction]:
+        yield self._tx
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[Transaction]:
+        yield self._tx
+
+
+@contextlib.asynccontextmanager
+async def one_transaction(db: Database) -> AsyncGenerator[OneTransaction]:
+    """A database whose work commits at the end of the block."""
+    async with db.transaction() as tx:
+        yield OneTransaction(tx)
+
+
+async def read(db: Database, text: str, **values: Any) -> list[Row]:
+    """The rows of a statement with `:name` parameters."""
+    (query,) = parse_queries(f"-- name: read\n{text}")
+    async with db.connection() as tx:
+        return await tx.fetch(query, **values)
+
+
+async def wait_until_blocked(db: Database, number: int = 1) -> None:
+    """Wait until so many statements of this database wait for a lock."""
+
+    async def are_blocked() -> bool:
+        rows = await read(
+            db,
+            "SELECT count(*) AS number FROM pg_stat_activity "
+            "WHERE datname = current_database() AND wait_event_type = 'Lock'",
+        )
+        return rows[0]["number"] >= number
+
+    await wait_until(are_blocked, f"{number} statements wait for a lock")
+
+
+# Each query finds what must not be.
+_BROKEN = {
+    "an environment counts other than what is leased": """
+        SELECT c.environment_id, c.running FROM environment_concurrency c WHERE c.running <> (
+            SELECT count(*) FROM runs r
+            WHERE r.environment_id = c.environment_id AND r.lease_id IS NOT NULL)""",
+    "a subqueue counts other than what is leased": """
+        SELECT s.id, s.running FROM subqueues s WHERE s.running <> (
+            SELECT count(*) FROM runs r WHERE r.subqueue_id = s.id AND r.lease_id IS NOT NULL)""",
+    "a queued run isn't in its queue, or another one is": """
+        SELECT r.id, r.execution_status FROM runs r FULL JOIN queued_runs q ON q.run_id = r.id
+        WHERE (q.run_id IS NOT NULL) <> (r.execution_status = 'QUEUED')
+            OR q.subqueue_id <> r.subqueue_id OR q.order_at <> r.order_at""",
+    "runs wait where no dequeue looks": """
+        SELECT s.id FROM subqueues s WHERE NOT s.has_queued
+            AND EXISTS (SELECT FROM queued_runs q WHERE q.subqueue_id = s.id)""",
+    "a run that waits for an instant has no timer, or another one has": """
+        SELECT r.id, r.execution_status FROM runs r FULL JOIN run_timers t ON t.run_id = r.id
+        WHERE (t.run_id IS NOT NULL) <> (r.execution_status IN ('DELAYED', 'WAITING_TO_RETRY'))""",
+    "the last snapshot differs from the run": """
+        SELECT r.id, r.execution_status FROM runs r LEFT JOIN run_snapshots s ON s.id = r.snapshot_id
+        WHERE (s.run_id, s.execution_status, s.status, s.event, s.attempt_number)
+            IS DISTINCT FROM (r.id, r.execution_status, r.status, r.event, r.attempt_number)""",
+    "a snapshot follows where the table has no way": """
+        SELECT x.run_id, x.before, x.event FROM (
+            SELECT s.*, coalesce(lag(s.execution_status) OVER w, '') AS before
+            FROM run_snapshots s WINDOW w AS (PARTITION BY s.run_id ORDER BY s.id)
+        ) x WHERE NOT EXISTS (
+            SELECT FROM run_transitions t WHERE t.from_status = x.before AND t.event = x.event
+                AND t.to_status = x.execution_status)""",
+    "an attempt runs without a worker": """
+        SELECT a.run_id, a.number FROM run_attempts a JOIN runs r ON r.id = a.run_id
+        WHERE a.status = 'EXECUTING' AND (r.lease_id IS NULL OR a.number <> r.attempt_number)""",
+}
+
+
+async def check_consistency(db: Database) -> None:
+    """Fail when the tables disagree with each other."""
+    for problem, query in _BROKEN.items():
+        rows = await read(db, query)
+        assert not rows, f"{problem}: {[dict(row) for row in rows[:5]]}"
+
+
+async def check_all_at_rest(db: Database) -> None:
+    """Fail when anything is held or waits, or when the tables disagree."""
+    await check_consistency(db)
+    for table, column in (("environment_concurrency", "running"), ("subqueues", "running")):
+        rows = await read(db, f"SELECT sum({column}) AS held FROM {table}")
+        assert not rows[0]["held"]
+    rows = await read(db, "SELECT id, execution_status FROM runs WHERE status NOT IN ("
+        "'COMPLETED', 'CANCELED', 'FAILED', 'CRASHED', 'INTERRUPTED', 'SYSTEM_FAILURE', 'EXPIRED',"
+        "'TIMED_OUT')")  # fmt: skip
+    assert not rows
