@@ -77,7 +77,7 @@ class Instance:
         self.secret_key, self.environment_id = row["secret_key"], row["id"]
 
     async def start_worker(self, *options: str) -> None:
-        """Start a worker on the project and wait until it is connected."""
+        """Start a worker on the project and wait until it is connected and has its version."""
         before = await self.database.fetchval("SELECT count(*) FROM workers")
         self.worker = self._spawn(
             ["worker", *options],
@@ -86,7 +86,11 @@ class Instance:
         )
 
         async def is_connected() -> bool:
-            return await self.database.fetchval("SELECT count(*) FROM workers") > before
+            return await self.database.fetchval(
+                "SELECT current_background_worker_id IS NOT NULL"
+                " AND (SELECT count(*) FROM workers) > $2 FROM environments WHERE id = $1",
+                *(self.environment_id, before),
+            )
 
         await _wait_until(is_connected, "the worker is connected", self.worker)
 
