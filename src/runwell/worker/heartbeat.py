@@ -31,12 +31,14 @@ class Heartbeat:
         session: Session,
         outbox: Outbox,
         held: Mapping[str, RunProcess],
+        unacknowledged: Mapping[str, int],
     ) -> None:
         self._client = client
         self._link = link
         self._session = session
         self._outbox = outbox
         self._held = held
+        self._unacknowledged = unacknowledged
 
     async def beat(self) -> None:
         """Keep the lease, for ever."""
@@ -44,7 +46,11 @@ class Heartbeat:
         while True:
             began_at = loop.time()
             worker_id = self._session.worker_id
-            named = {run_id: run.run.snapshot_id for run_id, run in self._held.items()}
+            # A run whose result is still on its way is named too, or it would be taken from us.
+            named = {
+                **self._unacknowledged,
+                **{run_id: run.run.snapshot_id for run_id, run in self._held.items()},
+            }
             try:
                 was_news = await self._beat_once(worker_id, named)
             except ApiError:

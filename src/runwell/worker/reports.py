@@ -65,6 +65,8 @@ class Reports:
         self._starts: dict[RunProcess, StartReport] = {}
         self._with_lines: dict[RunProcess, None] = {}
         self._ends: deque[tuple[object, _Item]] = deque()
+        #: Runs whose end the server has not acknowledged, with their leases: they are still ours.
+        self.unacknowledged: dict[str, int] = {}
         self._loop = asyncio.get_running_loop()
         self._due_at = float("inf")
         self._due_timer: asyncio.TimerHandle | None = None
@@ -107,6 +109,7 @@ class Reports:
     def _add_end(self, key: object, report: EndReport) -> None:
         number, size = self._outbox.append(report)
         self._ends.append((key, _Item(report, size, number)))
+        self.unacknowledged[report.run_id] = report.snapshot_id
         if self._outbox.is_full and not self._was_full:
             self._was_full = True
             self._tell(OutboxFull(size_bytes=self._outbox.waiting_bytes))
@@ -234,6 +237,10 @@ class Reports:
         number = max(item.number for item in batch)
         if number:
             self._outbox.acknowledge(number)
+            for item in batch:
+                report = item.report
+                if item.number and self.unacknowledged.get(report.run_id) == report.snapshot_id:
+                    del self.unacknowledged[report.run_id]
             self._was_full = self._was_full and self._outbox.is_full
 
 

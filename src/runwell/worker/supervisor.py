@@ -94,7 +94,7 @@ class Supervisor:
         self._session = Session(settings, self._client, self._link, self._folder, self._tell)
         self._reports = Reports(self._client, self._link, self._outbox, self._session, self._tell)
         parts = (self._client, self._link, self._session, self._outbox)
-        self._heartbeat = Heartbeat(*parts, self._held)
+        self._heartbeat = Heartbeat(*parts, self._held, self._reports.unacknowledged)
         self._intake = Intake(*parts, self)
         try:
             await self._session.connect(self._outbox)
