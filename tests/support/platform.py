@@ -27,6 +27,7 @@ SAMPLE_PROJECT = Path(__file__).parent / "sample_project"
 FINISH_SECONDS = 30.0
 """What is promised: so soon the runs of a dead worker go on."""
 
+_SHOWN_LOG_CHARACTERS = 20_000
 _AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
@@ -68,14 +69,16 @@ class Platform:
         text = (self.server.data_dir / "postgres/postmaster.pid").read_text(encoding="utf-8")
         return int(text.splitlines()[0])
 
-    def start_worker(self, name: str, *, url: str | None = None) -> WorkerProcess:
+    def start_worker(
+        self, name: str, *, url: str | None = None, options: tuple[str, ...] = ()
+    ) -> WorkerProcess:
         """Start a worker beside those that there are; whoever calls this ends it."""
         return WorkerProcess(
             self.folder / name,
             SAMPLE_PROJECT,
             url=url or self.server.url,
             secret_key=self.secret_key,
-            options=("--capacity", str(self._capacity)),
+            options=("--capacity", str(self._capacity), *options),
         )
 
     def kill_postgres(self) -> None:
@@ -257,5 +260,9 @@ async def open_session(platform: Platform) -> AsyncGenerator[Session]:
     session = Session(platform, Path(tempfile.mkdtemp(prefix="session-", dir=platform.folder)))
     try:
         yield session
+    except BaseException:
+        for process in (platform.server, platform.worker):
+            print(f"--- {process.name} ---", process.log[-_SHOWN_LOG_CHARACTERS:], sep="\n")
+        raise
     finally:
         session.open_gate()

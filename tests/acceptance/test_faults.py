@@ -1,0 +1,158 @@
+"""Whatever is killed, and whenever: every run ends, once, and nothing stays counted.
+
+Moments are held still by locks in the database, so that each kill comes exactly then.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AbstractAsyncContextManager
+
+import pytest
+
+from tests.support.platform import Platform, Session, open_session, temporary_platform
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture(scope="module")
+def shared_platform() -> Generator[Platform]:
+    """One platform for all of these tests: each leaves it whole, and has runs of its own."""
+    with temporary_platform() as platform:
+        yield platform
+
+
+@pytest.fixture
+def platform(shared_platform: Platform) -> Platform:
+    """The platform with all of it running."""
+    shared_platform.mend()
+    return shared_platform
+
+
+class _Held:
+    """A run that is held at one moment; `run_id` is known once its trigger was answered."""
+
+    def __init__(self, triggering: "asyncio.Task[str]") -> None:
+        self.triggering = triggering
+
+    async def run_id(self) -> str:
+        return await self.triggering
+
+
+@contextlib.asynccontextmanager
+async def _while_triggered(session: Session) -> AsyncGenerator[_Held]:
+    """Within the transaction that creates the run."""
+    async with session.hold("LOCK TABLE runs IN SHARE MODE"):
+        triggering = asyncio.create_task(session.trigger_gated())
+        await session.wait_until_blocked()
+        yield _Held(triggering)
+
+
+@contextlib.asynccontextmanager
+async def _while_queued(session: Session) -> AsyncGenerator[_Held]:
+    """In the queue, with a worker's dequeue waiting for it."""
+    async with session.hold("SELECT FROM environment_concurrency FOR UPDATE"):
+        run_id = await session.trigger_gated()
+        await session.wait_until_blocked()
+        yield _held(run_id)
+
+
+@contextlib.asynccontextmanager
+async def _while_dequeued(session: Session) -> AsyncGenerator[_Held]:
+    """In the worker's hands, whose word that the attempt starts isn't written yet."""
+    async with session.hold("LOCK TABLE run_attempts IN SHARE MODE"):
+        run_id = await session.trigger_gated()
+        await session.wait_for_status(run_id, "DEQUEUED")
+        await session.wait_for_execution(run_id)
+        yield _held(run_id)
+
+
+@contextlib.asynccontextmanager
+async def _while_executing(session: Session) -> AsyncGenerator[_Held]:
+    """In the middle of the task's code."""
+    run_id = await session.trigger_gated()
+    await session.wait_for_status(run_id, "EXECUTING")
+    await session.wait_for_execution(run_id)
+    yield _held(run_id)
+
+
+@contextlib.asynccontextmanager
+async def _while_completing(session: Session) -> AsyncGenerator[_Held]:
+    """The task has returned, and the transaction that writes its result has begun."""
+    run_id = await session.trigger_gated()
+    await session.wait_for_status(run_id, "EXECUTING")
+    async with session.hold("SELECT FROM runs WHERE id = $1 FOR UPDATE", run_id):
+        session.open_gate()
+        await session.wait_until_blocked()
+        yield _held(run_id)
+
+
+def _held(run_id: str) -> _Held:
+    async def answer() -> str:
+        return run_id
+
+    return _Held(asyncio.create_task(answer()))
+
+
+Moment = Callable[[Session], AbstractAsyncContextManager[_Held]]
+_MOMENTS: dict[str, Moment] = {
+    "trigger": _while_triggered,
+    "queued": _while_queued,
+    "dequeued": _while_dequeued,
+    "executing": _while_executing,
+    "completing": _while_completing,
+}
+
+
+def _kill_task_processes(session: Session) -> None:
+    executing = {execution.pid for execution in session.list_executions()}
+    for pid in executing or session.platform.worker.task_processes:
+        # It may have been ended already, as after a task has returned.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _kill_warm_parents(session: Session) -> None:
+    parents = session.platform.worker.parents
+    assert parents
+    for pid in parents:
+        os.kill(pid, signal.SIGKILL)
+
+
+def _kill_supervisor(session: Session) -> None:
+    session.platform.worker.kill()
+
+
+def _kill_server(session: Session) -> None:
+    session.platform.server.kill()
+
+
+def _kill_postgres(session: Session) -> None:
+    session.platform.kill_postgres()
+
+
+_KILLS = {
+    "task_process": _kill_task_processes,
+    "warm_parent": _kill_warm_parents,
+    "supervisor": _kill_supervisor,
+    "server": _kill_server,
+    "postgres": _kill_postgres,
+}
+
+
+@pytest.mark.parametrize("moment", _MOMENTS)
+@pytest.mark.parametrize("victim", _KILLS)
+async def test_a_run_survives_the_end_of_anything_at_any_time(
+    platform: Platform, victim: str, moment: str
+) -> None:
+    async with open_session(platform) as session:
+        async with _MOMENTS[moment](session) as held:
+            _KILLS[victim](session)
+        platform.mend()
+        session.open_gate()
+        run_id = await held.run_id()
+        statuses = await session.wait_until_all_finished([run_id])
+        await session.check_settled([run_id])
+    assert statuses[run_id] == "COMPLETED"
