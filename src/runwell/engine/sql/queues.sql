@@ -48,7 +48,8 @@ WITH moved AS (
     WHERE s.id IN (SELECT id FROM waited_for WHERE NOT has_queued)
     ORDER BY s.id FOR NO KEY UPDATE
 ), activated AS (
-    UPDATE subqueues s SET has_queued = true FROM ordered o WHERE s.id = o.id AND NOT s.has_queued
+    -- Not `AND NOT s.has_queued`: that is as it was before we waited for who retired the subqueue.
+    UPDATE subqueues s SET has_queued = true FROM ordered o WHERE s.id = o.id
 ), untimed AS (
     DELETE FROM run_timers WHERE run_id IN (SELECT id FROM moved)
 ), queued AS (
@@ -81,7 +82,8 @@ WITH moved AS (
     WHERE s.id IN (SELECT id FROM waited_for WHERE NOT has_queued)
     ORDER BY s.id FOR NO KEY UPDATE
 ), activated AS (
-    UPDATE subqueues s SET has_queued = true FROM ordered o WHERE s.id = o.id AND NOT s.has_queued
+    -- Not `AND NOT s.has_queued`: that is as it was before we waited for who retired the subqueue.
+    UPDATE subqueues s SET has_queued = true FROM ordered o WHERE s.id = o.id
 ), queued AS (
     INSERT INTO queued_runs (run_id, subqueue_id, background_worker_id, order_at)
     SELECT m.id, m.subqueue_id, m.background_worker_id, m.order_at

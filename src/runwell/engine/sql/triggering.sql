@@ -67,8 +67,9 @@ WITH environment AS (
     RETURNING id, execution_status, subqueue_id, order_at, ttl_seconds, background_worker_id,
         delayed_until
 ), activated AS (
+    -- Not `AND NOT s.has_queued`: that is as it was before we waited for who retired the subqueue.
     UPDATE subqueues s SET has_queued = true
-    FROM subqueue q WHERE s.id = q.id AND NOT q.has_queued AND NOT s.has_queued
+    FROM subqueue q WHERE s.id = q.id AND NOT q.has_queued
 ), queued AS (
     INSERT INTO queued_runs (run_id, subqueue_id, background_worker_id, order_at, expires_at)
     SELECT id, subqueue_id, coalesce(background_worker_id, 0), order_at,
