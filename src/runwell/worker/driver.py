@@ -15,7 +15,10 @@ from runwell.core.errors import RunCanceled, RunStopped, RunTimedOut
 
 
 class AsyncRunCanceled(RunCanceled, asyncio.CancelledError):
-    """RunCanceled as asyncio's own machinery (task groups, timeouts) understands it."""
+    """RunCanceled as asyncio's own machinery (task groups, timeouts) understands it.
+
+    Before Python 3.13 a TaskGroup that it passes through wraps it in a BaseExceptionGroup.
+    """
 
 
 class AsyncRunTimedOut(RunTimedOut, asyncio.CancelledError):

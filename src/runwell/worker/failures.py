@@ -1,5 +1,6 @@
 """How an exception of a task becomes the error of its run."""
 
+import asyncio
 import sys
 import traceback
 from pathlib import Path
@@ -19,6 +20,7 @@ from runwell.core.errors import (
 from runwell.worker.texts import clean_text, safe_text
 
 _OUR_FOLDER = str(Path(__file__).resolve().parent.parent)
+_ASYNCIO_FOLDER = str(Path(asyncio.__file__).parent)
 _MAX_MESSAGE_CHARACTERS = 8_192
 _MAX_STACK_CHARACTERS = 24_576
 
@@ -94,11 +96,15 @@ def _system_exit(error: SystemExit) -> InternalError:
 
 
 def _users_part(trace: TracebackType | None) -> TracebackType | None:
-    """Skip the frames of ours that called the task; keep all when there are no others."""
-    first = trace
-    while first is not None and first.tb_frame.f_code.co_filename.startswith(_OUR_FOLDER):
-        first = first.tb_next
-    return first if first is not None else trace
+    """Skip the frames that called the task, ours and the event loop's; keep a fault of ours."""
+    step, is_our_fault = trace, False
+    while step is not None:
+        file = step.tb_frame.f_code.co_filename
+        is_our_fault = file.startswith(_OUR_FOLDER)
+        if not is_our_fault and not file.startswith(_ASYNCIO_FOLDER):
+            return step
+        step = step.tb_next
+    return trace if is_our_fault else None
 
 
 def warm_up() -> None:

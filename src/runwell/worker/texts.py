@@ -26,7 +26,9 @@ def clean_json(value: object, depth: int = 0) -> Json:
         case None | bool() | int():
             return value
         case float():
-            return value if math.isfinite(value) else str(value)
+            if math.isfinite(value):
+                return value
+            return "NaN" if math.isnan(value) else f"{'-' if value < 0 else ''}Infinity"
         case str():
             return clean_text(value)
         case _ if depth >= _MAX_DEPTH:
