@@ -2,8 +2,7 @@
 
 import asyncio
 
-from runwell.core.timing import SystemClock
-from runwell.engine import queues, timers, workers
+from runwell.engine import maintenance, queues, timers, workers
 from runwell.engine.db import Database
 from tests.support.factories import (
     Scene,
@@ -85,3 +84,281 @@ async def test_a_run_handed_back_while_its_subqueue_is_retired_is_not_lost(db: D
     await check_consistency(db)
     other = await scene.connect()
     assert [run.run_id for run in await other.dequeue()] == [run_id]
+
+
+async def test_a_dequeue_that_waited_for_another_one_looks_on_for_runs(db: Database) -> None:
+    scene = await make_scene(db, make_task())
+    ids = await scene.trigger_many(20)
+    one, other = await scene.connect(), await scene.connect()
+    async with one_transaction(db) as held:
+        first = await one.dequeue(10, db=held)
+        dequeuing = asyncio.create_task(other.dequeue(10))
+        await wait_until_blocked(db)
+    second = await dequeuing
+    assert [run.run_id for run in first] == ids[:10]
+    assert [run.run_id for run in second] == ids[10:]
+    await check_consistency(db)
+
+
+async def test_a_dequeue_that_waited_keeps_to_the_limit_that_the_other_one_reached(
+    db: Database,
+) -> None:
+    scene = await make_scene(db, make_task(queue="narrow", limit=3))
+    await scene.trigger_many(10)
+    one, other = await scene.connect(), await scene.connect()
+    async with one_transaction(db) as held:
+        first = await one.dequeue(10, db=held)
+        dequeuing = asyncio.create_task(other.dequeue(10))
+        await wait_until_blocked(db)
+    assert len(first) == 3
+    assert await dequeuing == []
+    await check_consistency(db)
+
+
+async def test_a_run_canceled_before_the_dequeue_that_saw_it_commits_is_not_given(
+    db: Database,
+) -> None:
+    scene = await make_scene(db, make_task())
+    ids = await scene.trigger_many(2)
+    worker = await scene.connect()
+    async with one_transaction(db) as held:
+        await scene.cancel(ids[0], db=held)
+        # The dequeue passes over the locked run instead of waiting for it.
+        given = await worker.dequeue(10)
+    assert [run.run_id for run in given] == ids[1:]
+    assert await scene.read_status(ids[0]) == "FINISHED/CANCELED"
+    await check_consistency(db)
+
+
+async def test_a_cancel_that_waited_for_a_dequeue_names_the_worker(db: Database) -> None:
+    scene = await make_scene(db, make_task())
+    run_id = (await scene.trigger()).run_id
+    worker = await scene.connect()
+    async with one_transaction(db) as held:
+        (run,) = await worker.dequeue(db=held)
+        canceling = asyncio.create_task(scene.cancel(run_id))
+        await wait_until_blocked(db)
+    assert (await canceling).worker_id == worker.id
+    assert await scene.read_status(run_id) == "PENDING_CANCEL/CANCELED"
+    assert (await worker.heartbeat(run)).canceled == [run_id]
+    await check_consistency(db)
+
+
+async def test_of_a_cancel_and_a_completion_the_first_to_commit_decides(db: Database) -> None:
+    scene = await make_scene(db, make_task())
+    worker = await scene.connect()
+    for is_canceled_first in (True, False):
+        await scene.trigger()
+        run = await worker.start_one()
+        async with one_transaction(db) as held:
+            if is_canceled_first:
+                await scene.cancel(run.run_id, db=held)
+                waiting = asyncio.create_task(worker.report(complete(run)))
+            else:
+                await worker.report(complete(run), db=held)
+                waiting = asyncio.create_task(scene.cancel(run.run_id))
+            await wait_until_blocked(db)
+        await waiting
+        found = await scene.get(run.run_id)
+        assert found.status == ("CANCELED" if is_canceled_first else "COMPLETED")
+        assert found.output == (None if is_canceled_first else "3")
+        await check_consistency(db)
+
+
+async def test_of_two_completions_at_once_one_is_stale(db: Database) -> None:
+    scene = await make_scene(db, make_task())
+    worker = await scene.connect()
+    await scene.trigger()
+    run = await worker.start_one()
+    async with one_transaction(db) as held:
+        assert await worker.report(complete(run, "1"), db=held) == ["accepted"]
+        waiting = asyncio.create_task(worker.report(complete(run, "2")))
+        await wait_until_blocked(db)
+    assert await waiting == ["stale"]
+    assert (await scene.get(run.run_id)).output == "1"
+    await check_consistency(db)
+
+
+async def test_a_completion_and_the_end_of_the_lease_do_not_both_count(db: Database) -> None:
+    scene = await make_scene(db, make_task())
+    for is_completed_first in (True, False):
+        worker = await scene.connect()
+        await scene.trigger()
+        run = await worker.start_one()
+        scene.later(100)
+        async with one_transaction(db) as held:
+            if is_completed_first:
+                await worker.report(complete(run), db=held)
+                waiting = asyncio.create_task(workers.take_lost_runs(db, now=scene.now))
+            else:
+                await workers.take_lost_runs(held, now=scene.now)
+                waiting = asyncio.create_task(worker.report(complete(run)))
+            await wait_until_blocked(db)
+        result = await waiting
+        if is_completed_first:
+            assert await scene.read_status(run.run_id) == "FINISHED/COMPLETED"
+        else:
+            assert result == ["stale"]
+            assert await scene.read_status(run.run_id) == "QUEUED/REATTEMPTING"
+        await check_consistency(db)
+
+
+async def test_two_servers_that_take_a_lost_run_at_once_do_not_take_it_from_its_next_worker(
+    db: Database,
+) -> None:
+    scene = await make_scene(db, make_task())
+    worker = await scene.connect()
+    await scene.trigger()
+    await worker.start_one()
+    scene.later(100)
+    other = await scene.connect()
+    async with one_transaction(db) as held:
+        await workers.take_lost_runs(held, now=scene.now)
+        (run,) = await other.dequeue(db=held)
+        await other.report(start(run), db=held)
+        assert await workers.take_lost_runs(db, now=scene.now) == set()
+    assert await workers.take_lost_runs(db, now=scene.now) == set()
+    assert await other.report(complete(run)) == ["accepted"]
+    await check_consistency(db)
+
+
+async def test_of_a_renewal_and_the_taking_of_lost_runs_the_first_decides(db: Database) -> None:
+    scene = await make_scene(db, make_task())
+    worker = await scene.connect()
+    await scene.trigger()
+    run = await worker.start_one()
+    scene.later(100)
+    async with one_transaction(db) as held:
+        assert (await worker.heartbeat(run, db=held)).lost == []
+        assert await workers.take_lost_runs(db, now=scene.now) == set()
+    assert await workers.take_lost_runs(db, now=scene.now) == set()
+    scene.later(100)
+    async with one_transaction(db) as held:
+        await workers.take_lost_runs(held, now=scene.now)
+        waiting = asyncio.create_task(worker.heartbeat(run))
+        await wait_until_blocked(db)
+    assert (await waiting).lost == [run.run_id]
+    assert await worker.report(complete(run)) == ["stale"]
+    await check_consistency(db)
+
+
+async def test_a_run_that_ended_while_it_was_found_unknown_is_not_taken_from_its_next_worker(
+    db: Database,
+) -> None:
+    scene = await make_scene(db, make_task())
+    worker = await scene.connect()
+    await scene.trigger()
+    first = await worker.start_one()
+    scene.later(100)
+    other = await scene.connect()
+    async with one_transaction(db) as held:
+        await worker.report(fail(first, retry_at=scene.now), db=held)
+        (second,) = await other.dequeue(db=held)
+        await other.report(start(second), db=held)
+        waiting = asyncio.create_task(worker.heartbeat())
+        await wait_until_blocked(db)
+    await waiting
+    assert await other.report(complete(second)) == ["accepted"]
+
+
+async def test_a_disconnect_does_not_take_what_another_worker_has_meanwhile(db: Database) -> None:
+    scene = await make_scene(db, make_task())
+    worker, other = await scene.connect(), await scene.connect()
+    await scene.trigger()
+    first = await worker.start_one()
+    async with one_transaction(db) as held:
+        await worker.report(fail(first, retry_at=scene.now), db=held)
+        (second,) = await other.dequeue(db=held)
+        waiting = asyncio.create_task(worker.disconnect())
+        await wait_until_blocked(db)
+    await waiting
+    assert await other.report(start(second), complete(second)) == ["accepted", "accepted"]
+
+
+async def test_a_run_dequeued_by_a_worker_that_disconnects_meanwhile_is_found(
+    db: Database,
+) -> None:
+    scene = await make_scene(db, make_task())
+    worker, other = await scene.connect(), await scene.connect()
+    run_id = (await scene.trigger()).run_id
+    async with one_transaction(db) as held:
+        await worker.dequeue(db=held)
+        await worker.disconnect()
+    await workers.take_lost_runs(db, now=scene.now)
+    assert [run.run_id for run in await other.dequeue()] == [run_id]
+
+
+async def test_two_triggers_with_one_idempotency_key_at_once_give_one_run(db: Database) -> None:
+    scene = await make_scene(db, make_task())
+    async with one_transaction(db) as held:
+        first = await scene.trigger(db=held, idempotencyKey="order-1")
+        waiting = asyncio.create_task(scene.trigger(idempotencyKey="order-1"))
+        await wait_until_blocked(db)
+    second = await waiting
+    assert (first.run_id, first.is_cached) == (second.run_id, False)
+    assert second.is_cached
+    assert len(await read(db, "SELECT id FROM runs")) == 1
+
+
+async def test_an_expiry_and_a_dequeue_do_not_both_happen(db: Database) -> None:
+    scene = await make_scene(db, make_task())
+    worker = await scene.connect()
+    run_id = (await scene.trigger(ttl="10s")).run_id
+    async with one_transaction(db) as held:
+        (run,) = await worker.dequeue(db=held)
+        scene.later(11)
+        assert await timers.expire_due_runs(db, now=scene.now) == 0
+    assert await timers.expire_due_runs(db, now=scene.now) == 0
+    assert await worker.report(start(run), complete(run)) == ["accepted", "accepted"]
+    assert await scene.read_status(run_id) == "FINISHED/COMPLETED"
+    await check_consistency(db)
+
+
+async def test_a_cancel_and_a_timer_do_not_both_happen(db: Database) -> None:
+    scene = await make_scene(db, make_task())
+    for is_canceled_first in (True, False):
+        run_id = (await scene.trigger(delay="10s")).run_id
+        scene.later(11)
+        async with one_transaction(db) as held:
+            if is_canceled_first:
+                await scene.cancel(run_id, db=held)
+                waiting = asyncio.create_task(timers.enqueue_due_runs(db, now=scene.now))
+                await waiting
+            else:
+                await timers.enqueue_due_runs(held, now=scene.now)
+                waiting = asyncio.create_task(scene.cancel(run_id))
+                await wait_until_blocked(db)
+        await waiting
+        await timers.enqueue_due_runs(db, now=scene.now)
+        assert await scene.read_status(run_id) == "FINISHED/CANCELED"
+        await check_consistency(db)
+
+
+async def test_a_run_is_not_confirmed_canceled_twice(db: Database) -> None:
+    scene = await make_scene(db, make_task())
+    worker = await scene.connect()
+    await scene.trigger()
+    run = await worker.start_one()
+    await scene.cancel(run.run_id)
+    async with one_transaction(db) as held:
+        assert await worker.report(canceled(run), db=held) == ["accepted"]
+        waiting = asyncio.create_task(worker.disconnect())
+        await wait_until_blocked(db)
+    await waiting
+    assert (await scene.read_events(run.run_id))[-1] == "CONFIRM_CANCEL"
+    await check_consistency(db)
+
+
+async def test_a_run_triggered_while_its_task_is_deployed_does_not_wait_for_ever(
+    db: Database,
+) -> None:
+    scene = await make_scene(db)
+    await scene.trigger()
+    async with one_transaction(db) as held:
+        # It doesn't see the task, and commits after the deploy looked for waiting runs.
+        run_id = (await scene.trigger(db=held)).run_id
+        await scene.register(make_task())
+    assert await scene.read_status(run_id) == "RUN_CREATED/WAITING_FOR_DEPLOY"
+    assert await maintenance.release_waiting_runs(db, now=scene.now) == {scene.environment.id}
+    assert await scene.read_status(run_id) == "QUEUED/QUEUED"
+    await check_consistency(db)

@@ -209,13 +209,15 @@ class Supervisor:
         )
         return list(applied.results)
 
-    async def heartbeat(self, *held: DequeuedRun) -> HeartbeatAnswer:
+    async def heartbeat(self, *held: DequeuedRun, db: Database | None = None) -> HeartbeatAnswer:
         """Say which runs are held."""
         body = HeartbeatBody(
             worker_id=self.id,
             runs=[HeldRun(run_id=run.run_id, snapshot_id=run.snapshot_id) for run in held],
         )
-        return await workers.heartbeat(self.db, self.scene.environment, body, now=self.scene.now)
+        return await workers.heartbeat(
+            db or self.db, self.scene.environment, body, now=self.scene.now
+        )
 
     async def disconnect(self) -> None:
         """End."""
@@ -293,7 +295,7 @@ async def make_scene(
 
 
 class OneTransaction(Database):
-    """Everything done through it happens in one open transaction, which a test ends when it wants."""
+    """All that is done through it happens in one open transaction, which ends when a test wants."""
 
     def __init__(self, tx: Transaction) -> None:
         self._tx = tx
@@ -355,7 +357,8 @@ _BROKEN = {
         SELECT r.id, r.execution_status FROM runs r FULL JOIN run_timers t ON t.run_id = r.id
         WHERE (t.run_id IS NOT NULL) <> (r.execution_status IN ('DELAYED', 'WAITING_TO_RETRY'))""",
     "the last snapshot differs from the run": """
-        SELECT r.id, r.execution_status FROM runs r LEFT JOIN run_snapshots s ON s.id = r.snapshot_id
+        SELECT r.id, r.execution_status FROM runs r
+        LEFT JOIN run_snapshots s ON s.id = r.snapshot_id
         WHERE (s.run_id, s.execution_status, s.status, s.event, s.attempt_number)
             IS DISTINCT FROM (r.id, r.execution_status, r.status, r.event, r.attempt_number)""",
     "a snapshot follows where the table has no way": """

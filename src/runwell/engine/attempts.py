@@ -4,7 +4,7 @@ Every report carries the lease it was made under. Reports of a lease that has en
 change nothing, and their sender is told to forget them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal, assert_never
@@ -126,18 +126,19 @@ async def apply_reports(
 
 
 async def take_back(
-    tx: Transaction, run_ids: Sequence[str], *, reason: str, now: datetime
+    tx: Transaction, leases: Mapping[str, int], *, reason: str, now: datetime
 ) -> set[int]:
-    """End what a lost worker held, so that it goes on elsewhere or ends.
+    """End what a lost worker held, each run by its lease, so that it goes on elsewhere or ends.
 
+    A run that is held under another lease by now, or by nobody, stays as it is.
     Runs it had not started go back into their queues. An attempt that it was executing has failed:
     another one follows at once if there may be one, else the run has crashed (in development: was
     interrupted). Returns the environments that may have something to dequeue now.
     """
-    held = await _lock(tx, sorted(run_ids))
+    held = await _lock(tx, sorted(leases))
     changes: dict[bool, _Changes] = {True: _Changes(), False: _Changes()}
     for run in held.values():
-        if run.lease_id is None:
+        if run.lease_id != leases[run.run_id]:
             continue
         of_kind = changes[run.is_development]
         if run.status is ExecutionStatus.PENDING_EXECUTING:

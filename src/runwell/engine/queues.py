@@ -20,7 +20,7 @@ _sql = load_queries("queues")
 
 # Empty subqueues that a dequeue saw are marked once there are so many; a loop does the rest.
 _RETIRE_AT = 16
-# So often a dequeue looks on at once when all that it saw was empty after all.
+# So often a dequeue looks on at once when all that it saw was empty or gone after all.
 _MAX_LOOKS = 50
 
 
@@ -135,7 +135,8 @@ async def dequeue_runs(
             await retire_subqueues(db, empty)
         if first["id"] is not None:
             return [_dequeued_run(row) for row in rows]
-        if len(empty) < _RETIRE_AT:
+        # When another worker was faster to take what was seen, there may be more behind it.
+        if not first["has_candidates"] and len(empty) < _RETIRE_AT:
             return []
     return []
 

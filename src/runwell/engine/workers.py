@@ -104,13 +104,14 @@ async def heartbeat(
         if run_id not in lost and held[run_id]["execution_status"] == ExecutionStatus.PENDING_CANCEL
     ]
     unknown_since = now - timedelta(seconds=worker["lease_seconds"])
-    unknown = [
-        run_id
+    unknown = {
+        run_id: row["lease_id"]
         for run_id, row in held.items()
         if run_id not in named and row["updated_at"] < unknown_since
-    ]
+    }
     if unknown:
-        await _take_back(db, unknown, reason="the worker doesn't know the run", now=now)
+        reason = "the worker doesn't know the run"
+        await db.run(lambda tx: attempts.take_back(tx, unknown, reason=reason, now=now))
     return HeartbeatAnswer(canceled=canceled, lost=lost)
 
 
@@ -126,12 +127,14 @@ async def take_lost_runs(db: Database, *, now: datetime) -> set[int]:
 
     Returns the environments that may have something to dequeue now; none when nothing was lost.
     """
-    async with db.connection() as tx:
-        rows = await tx.fetch(_sql.list_lost_runs, now=now, most=_MOST_LOST_RUNS)
-    if not rows:
-        return set()
     reason = "the worker was lost: nothing was heard from it until its lease ended"
-    return await _take_back(db, [row["id"] for row in rows], reason=reason, now=now)
+
+    async def act(tx: Transaction) -> set[int]:
+        rows = await tx.fetch(_sql.list_lost_runs, now=now, most=_MOST_LOST_RUNS)
+        leases = {row["id"]: row["lease_id"] for row in rows}
+        return await attempts.take_back(tx, leases, reason=reason, now=now) if leases else set()
+
+    return await db.run(act)
 
 
 async def delete_old_workers(db: Database, *, now: datetime) -> None:
@@ -140,15 +143,11 @@ async def delete_old_workers(db: Database, *, now: datetime) -> None:
         await tx.execute(_sql.delete_old_workers, now=now)
 
 
-async def _take_back(db: Database, run_ids: list[str], *, reason: str, now: datetime) -> set[int]:
-    return await db.run(lambda tx: attempts.take_back(tx, run_ids, reason=reason, now=now))
-
-
 async def _end(tx: Transaction, environment: Environment, worker_id: str, *, now: datetime) -> None:
     ended = await tx.fetch_value(
         _sql.end_lease, worker_id=worker_id, environment_id=environment.id, now=now
     )
     if ended is not None:
         rows = await tx.fetch(_sql.list_held_runs, worker_id=ended)
-        run_ids = [row["id"] for row in rows]
-        await attempts.take_back(tx, run_ids, reason="the worker disconnected", now=now)
+        leases = {row["id"]: row["lease_id"] for row in rows}
+        await attempts.take_back(tx, leases, reason="the worker disconnected", now=now)

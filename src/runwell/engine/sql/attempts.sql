@@ -1,14 +1,17 @@
 -- name: lock_runs
--- Lock runs in the order of their ids, and read what decides how an attempt may end.
+-- Lock runs in the order of their ids, and read what decides how an attempt may end. Joined after
+-- the locking: who waited for a lock would join by what the run was before.
+WITH locked AS MATERIALIZED (
+    SELECT r.* FROM runs r WHERE r.id = ANY(:run_ids::text[]) ORDER BY r.id FOR NO KEY UPDATE
+)
 SELECT r.id, r.environment_id, r.lease_id, r.execution_status, r.attempt_number, r.handed_back,
     r.max_attempts, e.type AS environment_type, t.retry, w.public_id AS worker_id
-FROM runs r
+FROM locked r
 JOIN environments e ON e.id = r.environment_id
 LEFT JOIN background_worker_tasks t
     ON t.background_worker_id = r.background_worker_id AND t.task_id = r.task_id
 LEFT JOIN workers w ON w.id = r.worker_id
-WHERE r.id = ANY(:run_ids::text[])
-ORDER BY r.id FOR NO KEY UPDATE OF r;
+ORDER BY r.id;
 
 -- name: start_runs
 -- Attempts begin.

@@ -190,7 +190,7 @@ WITH worker AS MATERIALIZED (
 SELECT (SELECT count(*) FROM worker) AS workers,
     (SELECT array_agg(y.id) FROM ready y
         WHERE NOT EXISTS (SELECT FROM candidates c WHERE c.subqueue_id = y.id)) AS empty_subqueue_ids,
-    (SELECT count(*) FROM ready) AS ready,
+    EXISTS (SELECT FROM candidates) AS has_candidates,
     g.id, g.task_id, g.lease_id, g.attempt_number, g.payload, g.payload_type, g.metadata, g.tags,
     g.is_test, g.idempotency_key, coalesce(g.machine, t.machine) AS machine, g.created_at,
     g.started_at, g.duration_ms, g.batch_id, g.parent_run_id, g.root_run_id, g.context,

@@ -24,9 +24,14 @@ RETURNING id;
 SELECT id, lease_id, execution_status, updated_at FROM runs WHERE worker_id = :worker_id;
 
 -- name: list_lost_runs
--- Runs whose worker's lease has ended.
-SELECT r.id FROM workers w JOIN runs r ON r.worker_id = w.id
-WHERE w.lease_expires_at <= :now ORDER BY r.id LIMIT :most;
+-- Runs whose worker's lease has ended. The workers are locked, so that none renews its lease before
+-- its runs are taken back, and no two servers take the same ones.
+WITH lost AS MATERIALIZED (
+    SELECT w.id FROM workers w
+    WHERE w.lease_expires_at <= :now AND EXISTS (SELECT FROM runs r WHERE r.worker_id = w.id)
+    ORDER BY w.id FOR NO KEY UPDATE SKIP LOCKED
+)
+SELECT r.id, r.lease_id FROM lost l JOIN runs r ON r.worker_id = l.id ORDER BY r.id LIMIT :most;
 
 -- name: delete_old_workers
 -- Workers that were gone a day ago and hold nothing.
