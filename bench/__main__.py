@@ -12,6 +12,7 @@ import uvloop
 
 from bench.figures import RESULTS, Section, render_results
 from bench.measures import cold_start, dequeue, drain, latency, memory, triggers
+from bench.quiet import Company
 
 _MEASURES = {
     "latency": latency.measure,
@@ -27,7 +28,9 @@ async def _measure(names: list[str], *, is_quick: bool) -> list[Section]:
     sections: list[Section] = []
     for name in names:
         start = time.monotonic()
+        company = Company()
         section = await _MEASURES[name](is_quick=is_quick)
+        section.company = company.processors()
         sections.append(section)
         sys.stdout.write(section.render() + "\n")
         sys.stdout.flush()

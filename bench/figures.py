@@ -52,13 +52,16 @@ class Section:
     how: str
     figures: list[Figure] = field(default_factory=list[Figure])
     tables: list[str] = field(default_factory=list[str])
+    #: How many processors other programs kept busy meanwhile.
+    company: float = 0.0
 
     def render(self) -> str:
         """The section as Markdown."""
         table = markdown_table(
             ["figure", "bar", "measured", ""], [figure.cells() for figure in self.figures]
         )
-        return "\n".join([f"## {self.title}\n", f"{self.how}\n", table, *self.tables])
+        how = f"{self.how} Other programs kept {self.company:.1f} processors busy meanwhile.\n"
+        return "\n".join([f"## {self.title}\n", how, table, *self.tables])
 
 
 _HEAD = """\

@@ -6,12 +6,15 @@ from dataclasses import dataclass, field
 
 from bench.figures import Figure, Section
 from bench.instance import Instance, open_instance
+from bench.quiet import wait_until_quiet
 from bench.stats import percentile
 from bench.tables import markdown_table
 from runwell import configure, runs, tasks
 
 _SAMPLES = 200
 _PAUSE_SECONDS = 0.03
+# All samples together wait this long at most for the machine to be quiet.
+_PATIENCE_SECONDS = 120.0
 
 # When each step of a run happened, in microseconds since its trigger was called.
 _STEPS = """
@@ -25,6 +28,8 @@ class _Samples:
     """All in milliseconds since just before the trigger was called."""
 
     started: list[float] = field(default_factory=list[float])
+    #: How many of them began while nothing else ran on the machine.
+    quiet: int = 0
     steps: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
 
     def add(self, step: str, milliseconds: float) -> None:
@@ -47,7 +52,8 @@ async def measure(*, is_quick: bool) -> Section:
     return Section(
         title="Start latency",
         how=f"From just before `tasks.trigger` is called to the first line of the task's code, "
-        f"{len(fresh)} samples on an idle system, each run in a process of its own. The steps "
+        f"{len(fresh)} samples, each in a process of its own; {found['clock'].quiet} of them began "
+        "on an idle machine, the others after waiting in vain for it to be. The steps "
         "are times since the call of the trigger: of the rows that the database writes, of the "
         "trigger's return, of the task's code.",
         figures=[
@@ -67,7 +73,7 @@ async def measure(*, is_quick: bool) -> Section:
 
 async def _sample(instance: Instance, task_id: str, samples: _Samples, count: int) -> None:
     for _ in range(count):
-        await asyncio.sleep(_PAUSE_SECONDS)
+        samples.quiet += await wait_until_quiet(_PATIENCE_SECONDS / 2 / _SAMPLES)
         epoch_us = time.time_ns() // 1000
         start = time.monotonic_ns()
         handle = await tasks.trigger(task_id)
