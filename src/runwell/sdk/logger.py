@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from typing import Final, Literal, cast
 
-from pydantic_core import PydanticSerializationError, to_jsonable_python
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from runwell.core.payloads import Json, encode_json
 from runwell.sdk.runtime import LogLevel, find_runtime
@@ -97,13 +97,14 @@ def _to_json(attributes: Mapping[str, object]) -> dict[str, Json]:
 
 def _one_to_json(value: object) -> Json:
     try:
-        shown = to_jsonable_python(
+        text = to_json(
             value,
             by_alias=True,
             bytes_mode="base64",
             inf_nan_mode="strings",
             serialize_unknown=True,
         )
-    except (PydanticSerializationError, ValueError):
+    except PydanticSerializationError:
+        # A value that holds itself, or half of a character.
         return repr(value)
-    return cast("Json", shown)
+    return cast("Json", from_json(text))

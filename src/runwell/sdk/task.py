@@ -126,8 +126,12 @@ class Task(Generic[PayloadT_contra, OutputT_co]):
 
     def trigger_flow(self, payload: object, options: TriggerOptions) -> Flow[RunHandle[OutputT_co]]:
         """The flow of a trigger, which both kinds of caller drive."""
-        text = self._signature.encode_payload(payload)
+        text = self.encode_payload(payload)
         return trigger_flow(default_client, self.id, text, options, self.parse_output)
+
+    def encode_payload(self, payload: object) -> str | None:
+        """A payload that fits as JSON text, None for none; raises TaskPayloadParsedError."""
+        return self._signature.encode_payload(payload)
 
     def parse_payload(self, value: Json) -> object:
         """A payload as the function takes it; raises TaskPayloadParsedError."""
