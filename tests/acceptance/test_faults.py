@@ -28,6 +28,7 @@ def shared_platform() -> Generator[Platform]:
 def platform(shared_platform: Platform) -> Platform:
     """The platform with all of it running."""
     shared_platform.mend()
+    shared_platform.wait_until_whole()
     return shared_platform
 
 

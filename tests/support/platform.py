@@ -20,7 +20,7 @@ from runwell.client.transport import ClientSettings
 from runwell.client.triggering import TriggerOptions
 from runwell.core.payloads import Json
 from tests.support.processes import ServerProcess, WorkerProcess
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_until, wait_until_sync
 
 SAMPLE_PROJECT = Path(__file__).parent / "sample_project"
 
@@ -92,6 +92,13 @@ class Platform:
         if not self.worker.is_running:
             self.worker.start_again()
 
+    def wait_until_whole(self) -> None:
+        """Wait until all of it is there: the server is ready, and the worker to run tasks."""
+        self.server.wait_until_ready()
+        wait_until_sync(
+            lambda: self.worker.task_processes, "the worker has spares", timeout=FINISH_SECONDS
+        )
+
     def end(self) -> None:
         """End both."""
         self.worker.end()
@@ -109,6 +116,7 @@ def temporary_platform(
             Path(made), database_url=database_url, lease_seconds=lease_seconds, capacity=capacity
         )
         try:
+            platform.wait_until_whole()
             yield platform
         finally:
             platform.end()
