@@ -13,11 +13,16 @@ import inspect
 from collections.abc import Generator
 from typing import Protocol
 
+import hypothesis
 import pytest
 import uvloop
 
 from runwell.engine.db import Database
 from tests.support.database import PytestSession, temporary_database
+
+# The same examples each time, and no opinion on how busy the machine is.
+hypothesis.settings.register_profile("runwell", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("runwell")
 
 
 class _WorkerNode(Protocol):
