@@ -12,11 +12,14 @@ from runwell.server.local_file import NAME, remove_local_file, write_local_file
 
 def test_it_tells_where_the_server_is_to_its_owner_only(tmp_path: Path) -> None:
     data_dir = tmp_path / "new" / "dir"
-    write_local_file(data_dir, url="http://127.0.0.1:1", secret_key="tr_dev_1")
+    write_local_file(
+        data_dir, url="http://127.0.0.1:1", secret_key="tr_dev_1", secret_keys={"dev": "tr_dev_1"}
+    )
     path = data_dir / NAME
     assert json.loads(path.read_text(encoding="utf-8")) == {
         "url": "http://127.0.0.1:1",
         "secretKey": "tr_dev_1",
+        "secretKeys": {"dev": "tr_dev_1"},
         "pid": os.getpid(),
     }
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -25,7 +28,9 @@ def test_it_tells_where_the_server_is_to_its_owner_only(tmp_path: Path) -> None:
 
 def test_a_new_server_takes_the_place_of_an_old_file(tmp_path: Path) -> None:
     (tmp_path / NAME).write_text("half a f", encoding="utf-8")
-    write_local_file(tmp_path, url="http://127.0.0.1:1", secret_key="tr_dev_1")
+    write_local_file(
+        tmp_path, url="http://127.0.0.1:1", secret_key="tr_dev_1", secret_keys={"dev": "tr_dev_1"}
+    )
     assert json.loads((tmp_path / NAME).read_text(encoding="utf-8"))["secretKey"] == "tr_dev_1"
     remove_local_file(tmp_path)
     assert list(tmp_path.iterdir()) == []

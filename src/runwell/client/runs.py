@@ -40,7 +40,9 @@ class Run(RunObject, Generic[OutputT]):
     output: OutputT | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
-@dataclass(frozen=True, slots=True)
+# No slots: `RunHandle[int](...)` sets an attribute, which Python 3.11 refuses in slotted frozen ones.
+@dataclass(frozen=True)
+@dataclass(frozen=True)
 class RunHandle(Generic[OutputT_co]):
     """A run that was triggered: what `.trigger()` returns, and what `runs.*` take.
 
