@@ -105,6 +105,16 @@ async def test_what_is_not_http_is_a_connection_error(api: ApiServer) -> None:
         assert "not HTTP" in reason_of(outcome)
 
 
+async def test_a_connection_that_says_more_than_asked_is_not_used_again(api: ApiServer) -> None:
+    twice = raw(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}HTTP/1.1 500 Oh\r\n\r\n")
+    api.will(twice, twice, OK, OK)
+    first, second = await send_both(api.url), await send_both(api.url)
+    for outcome in first + second:
+        assert isinstance(outcome, Response)
+        assert outcome.status == 200
+    assert len({seen.port for seen in api.seen}) == 4
+
+
 async def test_an_answer_until_the_end_of_the_connection_is_read(api: ApiServer) -> None:
     api.will(*[raw(b"HTTP/1.0 200 OK\r\n\r\nall of it", close=True)] * 2)
     for outcome in await send_both(api.url):

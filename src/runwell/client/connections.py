@@ -33,9 +33,8 @@ from runwell.client.wire import (
 if TYPE_CHECKING:
     from runwell.client.proxied import ProxiedClients
 
-#: More requests of one event loop wait for one of these to end.
+#: More requests of one event loop wait for one of these to end; as many are kept while idle.
 MAX_CONNECTIONS: Final = 100
-MAX_IDLE_CONNECTIONS: Final = 20
 _READ_BYTES: Final = 256 * 1024
 
 
@@ -160,7 +159,7 @@ class _Pool:
                 # The server closed an idle connection just then; it has not read the request.
                 continue
             finally:
-                if is_done and len(self._idle[origin]) < MAX_IDLE_CONNECTIONS:
+                if is_done and len(self._idle[origin]) < MAX_CONNECTIONS:
                     self._idle[origin].append(connection)
                 else:
                     connection.close()
@@ -227,7 +226,7 @@ class _BlockingPool:
 
     def _put_back(self, origin: Origin, connection: socket.socket, is_usable: bool) -> None:
         with self._lock:
-            if is_usable and len(self._idle[origin]) < MAX_IDLE_CONNECTIONS:
+            if is_usable and len(self._idle[origin]) < MAX_CONNECTIONS:
                 self._idle[origin].append(connection)
             else:
                 connection.close()

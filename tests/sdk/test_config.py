@@ -1,0 +1,64 @@
+"""`define_config`: what a project may say, and what is refused."""
+
+from typing import Any
+
+import pytest
+
+from runwell import Retries, Retry, define_config, timeout
+
+
+def test_a_config_without_options_has_the_documented_defaults() -> None:
+    config = define_config()
+    assert config.dirs == ("trigger",)
+    assert config.retries == Retries(enabled_in_dev=True, default=None)
+    assert (config.project, config.machine, config.max_duration) == (None, None, None)
+    assert (config.log_level, config.enable_console_logging) == ("info", False)
+    assert config.task_defaults.retry is None
+
+
+def test_a_config_keeps_what_it_is_given() -> None:
+    config = define_config(
+        project="proj_a",
+        dirs=["./trigger", "src/jobs/"],
+        ignore_patterns=[],
+        retries=Retries(enabled_in_dev=False, default=Retry(max_attempts=9)),
+        machine="large-1x",
+        max_duration=timeout.NONE,
+        log_level="none",
+        enable_console_logging=True,
+    )
+    assert config.dirs == ("trigger", "src/jobs")
+    assert config.ignore_patterns == ()
+    assert not config.retries.enabled_in_dev
+    defaults = config.task_defaults
+    assert defaults.retry is not None
+    assert (defaults.retry.max_attempts, defaults.machine, defaults.max_duration) == (
+        9,
+        "large-1x",
+        2_147_483_647,
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dirs": "trigger"}, "dirs='trigger': it takes a list of texts"),
+        ({"dirs": [5]}, "dirs=.5.: it takes a list of texts"),
+        ({"dirs": ["/trigger"]}, "dirs: '/trigger' must be a folder inside"),
+        ({"dirs": ["."]}, "dirs: '.' must be a folder inside"),
+        ({"dirs": ["a/../../b"]}, "must be a folder inside"),
+        ({"ignore_patterns": "*"}, "ignore_patterns"),
+        ({"retries": {"enabled_in_dev": True}}, "retries=.*it takes Retries"),
+        ({"machine": "huge"}, "machine='huge'"),
+        ({"max_duration": 1}, "max_duration=1"),
+        ({"log_level": "loud"}, "log_level='loud': choose one of none, error"),
+    ],
+)
+def test_a_bad_option_is_refused_with_its_name(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        define_config(**options)
+
+
+def test_an_unknown_option_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="on_start"):
+        define_config(on_start=print)  # pyright: ignore[reportCallIssue] (what is refused)
