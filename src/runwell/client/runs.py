@@ -40,8 +40,7 @@ class Run(RunObject, Generic[OutputT]):
     output: OutputT | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
-# No slots: `RunHandle[int](...)` sets an attribute, which Python 3.11 refuses in slotted frozen ones.
-@dataclass(frozen=True)
+# No slots: `RunHandle[int](...)` sets an attribute, which a frozen class with slots can't take.
 @dataclass(frozen=True)
 class RunHandle(Generic[OutputT_co]):
     """A run that was triggered: what `.trigger()` returns, and what `runs.*` take.
