@@ -12,7 +12,7 @@ from itertools import count
 from typing import Any
 
 from runwell.core.errors import BuiltInError, TaskRunError
-from runwell.core.payloads import Json
+from runwell.core.payloads import Json, encode_json
 from runwell.core.protocol import (
     LEASE_SECONDS,
     CanceledReport,
@@ -114,7 +114,9 @@ class Scene:
         """Trigger a run; options are written as on the wire."""
         request = triggering.TriggerRequest(
             task_id=task_id,
-            body=TriggerBody(payload=payload, options=TriggerOptions.model_validate(options)),
+            body=TriggerBody(
+                payload=payload, options=TriggerOptions.model_validate_json(encode_json(options))
+            ),
             request_key=request_key,
         )
         return await triggering.trigger_run(db or self.db, self.environment, request, now=self.now)

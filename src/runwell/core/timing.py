@@ -96,7 +96,12 @@ def parse_instant(value: str) -> datetime:
     Raises ValueError when the text is not such a date.
     """
     instant = datetime.fromisoformat(value)
-    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+    if instant.tzinfo is None:
+        return instant.replace(tzinfo=UTC)
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{value!r} lies outside the years 1 to 9999 in UTC") from None
 
 
 class RetryOptions(BaseModel):

@@ -14,6 +14,7 @@ from runwell.core.payloads import (
     check_text,
     decode_packet,
     encode_json,
+    parse_json,
 )
 from runwell.core.schemas import MAX_TAGS, TriggerBody, TriggerOptions
 from runwell.core.timing import parse_duration, parse_instant
@@ -75,10 +76,11 @@ async def trigger_run(
     options = request.body.options
     values = _run_values(environment, request, now)
     if options.queue is not None and "concurrency_limit" in options.queue.model_fields_set:
+        await _check_version(db, environment, options.lock_to_version, request.task_id)
         await _set_queue_limit(db, environment, options, request.task_id, now=now)
     rows = await db.fetch(_sql.insert_run, **values)
     if not rows:
-        await _check_version(db, environment, options.lock_to_version)
+        await _check_version(db, environment, options.lock_to_version, request.task_id)
         await _create_queue(db, environment, values, now=now)
         rows = await db.fetch(_sql.insert_run, **values)
         if not rows:
@@ -107,18 +109,26 @@ async def _find_earlier(
     return Triggered(found, is_cached=True)
 
 
-async def _check_version(db: Database, environment: Environment, version: str | None) -> None:
+async def _check_version(
+    db: Database, environment: Environment, version: str | None, task_id: str
+) -> None:
     if version is None:
         return
     async with db.connection() as tx:
-        if not await tx.fetch_value(
-            _sql.has_version, environment_id=environment.id, version=version
-        ):
-            raise RequestError(
-                422,
-                f"options.lockToVersion: there is no version {version[:64]} in the environment "
-                f"{environment.slug}",
-            )
+        has_task = await tx.fetch_value(
+            _sql.find_version, environment_id=environment.id, version=version, task_id=task_id
+        )
+    if has_task is None:
+        raise RequestError(
+            422,
+            f"options.lockToVersion: there is no version {version[:64]} in the environment "
+            f"{environment.slug}",
+        )
+    if not has_task:
+        # Versions don't change: the run would wait for ever.
+        raise RequestError(
+            422, f"options.lockToVersion: the version {version} has no task {task_id}"
+        )
 
 
 async def _create_queue(
@@ -191,7 +201,8 @@ def _run_values(
     tags = list(dict.fromkeys(options.tags))
     if len(tags) > MAX_TAGS:
         raise RequestError(422, f"a run has at most {MAX_TAGS} tags, and {len(tags)} were given")
-    for text in (*tags, options.concurrency_key, options.idempotency_key):
+    keys = (options.concurrency_key, options.idempotency_key, options.lock_to_version)
+    for text in (*tags, *keys):
         if text is not None:
             _checked_text(text)
     key_lifetime = (
@@ -217,7 +228,7 @@ def _run_values(
         "priority_seconds": _priority(options.priority),
         "payload": payload,
         "payload_type": payload_type,
-        "context": None if body.context is None else encode_json(body.context),
+        "context": None if body.context is None else _encode_checked(body.context, "context"),
         "metadata": _encode_metadata(options.metadata),
         "tags": tags,
         "is_test": options.test,
@@ -266,7 +277,7 @@ def _encode_payload(payload: Json, payload_type: str) -> tuple[str | None, str]:
         decode_packet(payload, payload_type)
     except InvalidPayloadError as error:
         if payload_type == JSON_TYPE and isinstance(payload, str) and not _looks_like_json(payload):
-            return encode_json(payload), JSON_TYPE
+            return _encode_checked(payload, "the payload"), JSON_TYPE
         raise RequestError(400, str(error)) from None
     return payload, payload_type
 
@@ -280,19 +291,26 @@ def _encode_metadata(metadata: Json) -> str | None:
         return None
     if isinstance(metadata, str):
         # The JavaScript SDK sends it as a packet.
-        metadata = decode_packet(metadata, JSON_TYPE)
+        try:
+            metadata = parse_json(metadata, what="options.metadata")
+        except InvalidPayloadError as error:
+            raise RequestError(400, str(error)) from None
     if not isinstance(metadata, dict):
         raise RequestError(400, "options.metadata must be a JSON object")
-    try:
-        check_json(metadata, what="options.metadata")
-    except InvalidPayloadError as error:
-        raise RequestError(400, str(error)) from None
-    text = encode_json(metadata)
+    text = _encode_checked(metadata, "options.metadata")
     if len(text.encode()) > MAX_METADATA_BYTES:
         raise RequestError(
             422, f"options.metadata is {len(text.encode())} bytes; {MAX_METADATA_BYTES} at most"
         )
     return text
+
+
+def _encode_checked(value: Json, what: str) -> str:
+    try:
+        check_json(value, what=what)
+    except InvalidPayloadError as error:
+        raise RequestError(400, str(error)) from None
+    return encode_json(value)
 
 
 def _checked_text(text: str) -> None:

@@ -322,6 +322,13 @@ BEGIN
         NEW.worker_id := NULL;
         NEW.dequeue_request_id := NULL;
     END IF;
+    RETURN NEW;
+END
+$$;
+
+-- After the row is there: an insert may still find that another one was first (ON CONFLICT).
+CREATE FUNCTION record_snapshot() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
     INSERT INTO run_snapshots
         (id, run_id, event, execution_status, status, attempt_number, worker_id, created_at)
     VALUES (
@@ -329,7 +336,7 @@ BEGIN
         CASE TG_OP WHEN 'INSERT' THEN NULL ELSE coalesce(NEW.worker_id, OLD.worker_id) END,
         clock_timestamp()
     );
-    RETURN NEW;
+    RETURN NULL;
 END
 $$;
 
@@ -337,6 +344,10 @@ CREATE TRIGGER apply_event_of_new_run BEFORE INSERT ON runs
     FOR EACH ROW EXECUTE FUNCTION apply_run_event();
 CREATE TRIGGER apply_event BEFORE UPDATE OF event ON runs
     FOR EACH ROW EXECUTE FUNCTION apply_run_event();
+CREATE TRIGGER record_snapshot_of_new_run AFTER INSERT ON runs
+    FOR EACH ROW EXECUTE FUNCTION record_snapshot();
+CREATE TRIGGER record_snapshot AFTER UPDATE OF event ON runs
+    FOR EACH ROW EXECUTE FUNCTION record_snapshot();
 
 -- Slots are counted where leases change hands, so that no statement can forget to. The environment's
 -- row is locked before those of subqueues, which are locked in the order of their ids.

@@ -22,8 +22,8 @@ WITH environment AS (
     -- The lock says that a run is on its way: see lock_idle_subqueues.
     SELECT s.id, s.has_queued, s.queue_id FROM subqueues s
     WHERE s.queue_id = (SELECT id FROM queue) AND s.concurrency_key = coalesce(:concurrency_key, '')
-        -- A version that isn't there is the caller's to refuse.
-        AND (:version::text IS NULL OR EXISTS (SELECT FROM version))
+        -- A version that isn't there, or hasn't the task, is the caller's to refuse.
+        AND (:version::text IS NULL OR EXISTS (SELECT FROM version) AND EXISTS (SELECT FROM task))
     FOR KEY SHARE
 ), claimed AS (
     INSERT INTO idempotency_keys AS k (environment_id, task_id, key, run_id, expires_at)
@@ -101,8 +101,11 @@ WHERE environment_id = :environment_id AND task_id = :task_id AND key = :key;
 -- Whether a run with this id is there.
 SELECT EXISTS (SELECT FROM runs WHERE id = :run_id AND environment_id = :environment_id);
 
--- name: has_version
--- Whether an environment has this version.
+-- name: find_version
+-- Whether a version has a task; no row when the environment has no such version.
 SELECT EXISTS (
-    SELECT FROM background_workers WHERE environment_id = :environment_id AND version = :version
-);
+    SELECT FROM background_worker_tasks t
+    WHERE t.background_worker_id = b.id AND t.task_id = :task_id
+) AS has_task
+FROM background_workers b
+WHERE b.environment_id = :environment_id AND b.version = :version;
