@@ -1,4 +1,4 @@
-"""The entry point of the command `runwell`: it is installed with the SDK, its parts are an extra."""
+"""Where the command `runwell` starts: it comes with the SDK, and its parts are an extra."""
 
 import sys
 
@@ -9,8 +9,8 @@ def main() -> None:
         # A machine that only triggers needs neither click nor what comes with it.
         from runwell.cli.main import main as run  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        missing = error.name or ""
-        if missing.partition(".")[0] == "runwell":
+        missing = (error.name or "").partition(".")[0]
+        if missing == "runwell":
             raise
         sys.exit(
             f"error: the parts of the command are not installed ({missing} is missing): "
