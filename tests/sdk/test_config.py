@@ -12,8 +12,12 @@ def test_a_config_without_options_has_the_documented_defaults() -> None:
     assert config.dirs == ("trigger",)
     assert config.retries == Retries(enabled_in_dev=True, default=None)
     assert (config.project, config.machine, config.max_duration) == (None, None, None)
-    assert (config.log_level, config.enable_console_logging) == ("info", False)
+    assert config.log_level == "info"
     assert config.task_defaults.retry is None
+
+
+def test_retries_are_on_everywhere_unless_dev_is_left_out() -> None:
+    assert define_config().may_retry_in("DEVELOPMENT")
 
 
 def test_a_config_keeps_what_it_is_given() -> None:
@@ -25,11 +29,12 @@ def test_a_config_keeps_what_it_is_given() -> None:
         machine="large-1x",
         max_duration=timeout.NONE,
         log_level="none",
-        enable_console_logging=True,
     )
+    assert config.project == "proj_a"
     assert config.dirs == ("trigger", "src/jobs")
     assert config.ignore_patterns == ()
-    assert not config.retries.enabled_in_dev
+    assert not config.may_retry_in("DEVELOPMENT")
+    assert config.may_retry_in("PRODUCTION")
     defaults = config.task_defaults
     assert defaults.retry is not None
     assert (defaults.retry.max_attempts, defaults.machine, defaults.max_duration) == (

@@ -109,6 +109,5 @@ config = define_config(
     machine="small-2x",
     max_duration="1h",
     log_level="debug",
-    enable_console_logging=True,
 )
 assert_type(config, Config)

@@ -128,6 +128,8 @@ class WorkerMetadata(WireModel):
     content_hash: Annotated[str, StringConstraints(min_length=8, max_length=128)]
     tasks: list[TaskManifest]
     queues: list[QueueManifest] = []
+    # The project that the config file names; without it, the one that the worker's key belongs to.
+    project_ref: str | None = None
 
 
 class RegisterBody(WireModel):

@@ -51,7 +51,10 @@ class Config:
     machine: MachineName | None
     max_duration: int | None
     log_level: LogThreshold
-    enable_console_logging: bool
+
+    def may_retry_in(self, environment_type: str) -> bool:
+        """Whether failed attempts are repeated at all in an environment of this type."""
+        return self.retries.enabled_in_dev or environment_type != "DEVELOPMENT"
 
     @property
     def task_defaults(self) -> TaskDefaults:
@@ -73,15 +76,13 @@ def define_config(
     machine: MachineOption | None = None,
     max_duration: Duration | None = None,
     log_level: LogThreshold = "info",
-    enable_console_logging: bool = False,
 ) -> Config:
     """Describe a project, in `trigger_config.py` at its root: `config = define_config(...)`.
 
     `project` is the project's ref; without it, the one that the secret key belongs to. `dirs` are
     the folders with the task files, relative to this one; `ignore_patterns` name files in them that
     are none. `machine` and `max_duration` hold for tasks that don't set their own. `log_level` is
-    the least urgent level of `logger` that is sent. With `enable_console_logging`, what tasks print
-    also appears in the terminal of `runwell dev`.
+    the least urgent level of `logger` that is sent.
 
     Example:
         >>> from runwell import define_config
@@ -100,7 +101,6 @@ def define_config(
         machine=None if machine is None else read_machine(machine),
         max_duration=None if max_duration is None else read_max_duration(max_duration),
         log_level=log_level,
-        enable_console_logging=enable_console_logging,
     )
 
 

@@ -60,6 +60,7 @@ class ImportedTasks:
     manifests: dict[str, TaskManifest]
     problems: list[ImportProblem]
     content_hash: str
+    config: Config
 
     def metadata(self) -> WorkerMetadata:
         """What the server is told about this version."""
@@ -68,6 +69,7 @@ class ImportedTasks:
             content_hash=self.content_hash,
             tasks=list(self.manifests.values()),
             queues=list(self.catalog.queues.values()),
+            project_ref=self.config.project,
         )
 
 
@@ -122,6 +124,7 @@ def import_tasks(project: Project) -> ImportedTasks:
         manifests=manifests,
         problems=problems,
         content_hash=_content_hash(project),
+        config=project.config,
     )
 
 

@@ -71,6 +71,7 @@ class Child:
         self._imported = imported
         self._surroundings = surroundings
         self._log_level: LogThreshold = log_level
+        self._may_retry = imported.config.may_retry_in(surroundings.environment.type)
         self._frames = FrameReader()
         self._waiting: list[Frame] = []
         self._folder = os.getcwd()  # noqa: PTH109 (a text is all that chdir needs)
@@ -128,11 +129,13 @@ class Child:
             value = self._call(task, payload, runtime)
             return complete_frame(now(), _encode(task, value))
         except _KnownError as known:
-            return _failure(known.error, skip_retrying=known.skip_retrying)
+            skip_retrying = known.skip_retrying or not self._may_retry
+            return _failure(known.error, skip_retrying=skip_retrying)
         # All that user code can raise ends here, KeyboardInterrupt and SystemExit included.
         except BaseException as error:  # noqa: BLE001
             described, skip_retrying = describe_exception(error)
             is_spent = isinstance(error, MemoryError)
+            skip_retrying = skip_retrying or not self._may_retry
             return _failure(described, skip_retrying=skip_retrying, is_spent=is_spent)
 
     def _find_task(self, run: DequeuedRun) -> AnyTask:
