@@ -12,7 +12,7 @@ import uvloop
 
 from bench.figures import RESULTS, Section, render_results
 from bench.measures import cold_start, dequeue, drain, latency, memory, triggers
-from bench.quiet import Company
+from bench.quiet import Company, wait_until_quiet
 
 _MEASURES = {
     "latency": latency.measure,
@@ -23,11 +23,16 @@ _MEASURES = {
     "cold_start": cold_start.measure,
 }
 
+# So many looks in a row, of some hundredths of a second each, must find the machine quiet.
+_QUIET_LOOKS = 20
 
-async def _measure(names: list[str], *, is_quick: bool) -> list[Section]:
+
+async def _measure(names: list[str], *, is_quick: bool, patience_seconds: float) -> list[Section]:
     sections: list[Section] = []
     for name in names:
         start = time.monotonic()
+        # Others may be at work on this machine: a moment is awaited when they are not.
+        await wait_until_quiet(patience_seconds, looks=_QUIET_LOOKS)
         company = Company()
         section = await _MEASURES[name](is_quick=is_quick)
         section.company = company.processors()
@@ -44,9 +49,18 @@ def main() -> None:
     parser.add_argument("names", nargs="*", choices=[[], *_MEASURES], metavar="NAME")
     parser.add_argument("--quick", action="store_true", help="fewer samples, nothing kept")
     parser.add_argument("--no-write", action="store_true", help="only print")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=30,
+        metavar="SECONDS",
+        help="how long each measurement waits for the machine to be quiet (default: 30)",
+    )
     arguments = parser.parse_args()
     names: list[str] = arguments.names or list(_MEASURES)
-    sections = uvloop.run(_measure(names, is_quick=arguments.quick))
+    sections = uvloop.run(
+        _measure(names, is_quick=arguments.quick, patience_seconds=arguments.patience)
+    )
     if names == list(_MEASURES) and not arguments.quick and not arguments.no_write:
         RESULTS.write_text(render_results(sections), encoding="utf-8")
 

@@ -11,14 +11,18 @@ _QUIET_SHARE = 0.8
 _TICK_SECONDS = 0.01
 
 
-async def wait_until_quiet(patience_seconds: float) -> bool:
-    """Wait until the processors had next to nothing to do for a moment; False in vain."""
-    deadline = time.monotonic() + patience_seconds
+async def wait_until_quiet(patience_seconds: float, *, looks: int = 1) -> bool:
+    """Wait until `looks` looks in a row found the processors with next to nothing to do.
+
+    False when that was in vain.
+    """
+    deadline, quiet = time.monotonic() + patience_seconds, 0
     while True:
         start, idle = time.monotonic(), _idle_seconds()
         await asyncio.sleep(_LOOK_SECONDS)
         share = (_idle_seconds() - idle) / (time.monotonic() - start) / _processors()
-        if share >= _QUIET_SHARE:
+        quiet = quiet + 1 if share >= _QUIET_SHARE else 0
+        if quiet >= looks:
             return True
         if time.monotonic() > deadline:
             return False
