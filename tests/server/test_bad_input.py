@@ -37,7 +37,7 @@ BODIES: dict[str, tuple[bytes, str]] = {
     "NaN": (b'{"payload": {"a": NaN}}', "NaN is not a JSON number"),
     "Infinity": (b'{"payload": [-Infinity]}', "-Infinity is not a JSON number"),
     "a number too large": (b'{"payload": {"a": [1e999]}}', "at a[0]"),
-    "a number too large in the context": (b'{"context": 1e999}', "not a JSON value"),
+    "a number too large in the context": (b'{"context": 1e999}', "not a JSON number"),
     "a lone surrogate": (b'{"payload": {"a": "\\ud800"}}', "a lone surrogate"),
     "nested deeply": (b'{"payload": ' + _nested(5_000).encode() + b"}", "nested deeper than 200"),
     "a packet of bad JSON": (b'{"payload": "{\\"a\\": "}', "not valid JSON"),
