@@ -5,14 +5,19 @@ Moments are held still by locks in the database, so that each kill comes exactly
 
 import asyncio
 import contextlib
-import os
-import signal
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AbstractAsyncContextManager
 
 import pytest
 
-from tests.support.platform import Platform, Session, open_session, temporary_platform
+from tests.support.platform import (
+    VICTIMS,
+    Platform,
+    Session,
+    Victim,
+    open_session,
+    temporary_platform,
+)
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -107,50 +112,14 @@ _MOMENTS: dict[str, Moment] = {
 }
 
 
-def _kill_task_processes(session: Session) -> None:
-    executing = {execution.pid for execution in session.list_executions()}
-    for pid in executing or session.platform.worker.task_processes:
-        # It may have been ended already, as after a task has returned.
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def _kill_warm_parents(session: Session) -> None:
-    parents = session.platform.worker.parents
-    assert parents
-    for pid in parents:
-        os.kill(pid, signal.SIGKILL)
-
-
-def _kill_supervisor(session: Session) -> None:
-    session.platform.worker.kill()
-
-
-def _kill_server(session: Session) -> None:
-    session.platform.server.kill()
-
-
-def _kill_postgres(session: Session) -> None:
-    session.platform.kill_postgres()
-
-
-_KILLS = {
-    "task_process": _kill_task_processes,
-    "warm_parent": _kill_warm_parents,
-    "supervisor": _kill_supervisor,
-    "server": _kill_server,
-    "postgres": _kill_postgres,
-}
-
-
 @pytest.mark.parametrize("moment", _MOMENTS)
-@pytest.mark.parametrize("victim", _KILLS)
+@pytest.mark.parametrize("victim", VICTIMS)
 async def test_a_run_survives_the_end_of_anything_at_any_time(
-    platform: Platform, victim: str, moment: str
+    platform: Platform, victim: Victim, moment: str
 ) -> None:
     async with open_session(platform) as session:
         async with _MOMENTS[moment](session) as held:
-            _KILLS[victim](session)
+            session.kill(victim)
         platform.mend()
         session.open_gate()
         run_id = await held.run_id()

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.support.platform import FINISH_SECONDS, open_session, temporary_platform
+from tests.support.platform import FINISH_SECONDS, Victim, open_session, temporary_platform
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(240)
@@ -60,6 +60,21 @@ async def test_a_worker_that_was_only_slow_is_told_that_its_runs_are_lost() -> N
                 await session.check_settled([run_id])
             finally:
                 await asyncio.to_thread(other.end)
+
+
+@pytest.mark.parametrize("victim", ["task_process", "warm_parent", "supervisor"])
+async def test_the_same_holds_where_each_run_gets_a_fresh_interpreter(victim: Victim) -> None:
+    with temporary_platform("--mode", "spawn") as platform:
+        async with open_session(platform) as session:
+            run_id = await session.trigger_gated()
+            await session.wait_for_status(run_id, "EXECUTING")
+            await session.wait_for_execution(run_id)
+            session.kill(victim)
+            platform.mend()
+            session.open_gate()
+            statuses = await session.wait_until_all_finished([run_id])
+            assert statuses[run_id] == "COMPLETED"
+            await session.check_settled([run_id])
 
 
 async def test_a_run_with_one_attempt_ends_once_when_its_worker_dies() -> None:

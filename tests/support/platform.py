@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import AsyncGenerator, Collection, Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Unpack
+from typing import Literal, Unpack, get_args
 
 import asyncpg
 
@@ -31,6 +31,10 @@ _SHOWN_LOG_CHARACTERS = 20_000
 _AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
+Victim = Literal["task_process", "warm_parent", "supervisor", "server", "postgres"]
+VICTIMS: tuple[Victim, ...] = get_args(Victim)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Execution:
     """One execution of a gated task, as it said itself."""
@@ -45,11 +49,16 @@ class Platform:
     """Server and worker processes, which outlive any event loop: see `temporary_platform`."""
 
     def __init__(
-        self, folder: Path, *, database_url: str | None, lease_seconds: int | None, capacity: int
+        self,
+        folder: Path,
+        *,
+        database_url: str | None,
+        lease_seconds: int | None,
+        worker_options: tuple[str, ...],
     ) -> None:
         """Start both, and wait for the server."""
         self.folder = folder
-        self._capacity = capacity
+        self._worker_options = worker_options
         self.server = ServerProcess(
             folder / "server", database_url=database_url, lease_seconds=lease_seconds
         )
@@ -78,12 +87,8 @@ class Platform:
             SAMPLE_PROJECT,
             url=url or self.server.url,
             secret_key=self.secret_key,
-            options=("--capacity", str(self._capacity), *options),
+            options=(*self._worker_options, *options),
         )
-
-    def kill_postgres(self) -> None:
-        """End the embedded PostgreSQL without a chance to say anything."""
-        os.kill(self.postmaster_pid, signal.SIGKILL)
 
     def mend(self) -> None:
         """Start again what doesn't run."""
@@ -94,10 +99,13 @@ class Platform:
 
     def wait_until_whole(self) -> None:
         """Wait until all of it is there: the server is ready, and the worker to run tasks."""
+
+        def has_spares() -> bool:
+            assert self.worker.is_running, f"the worker ended:\n{self.worker.log}"
+            return bool(self.worker.task_processes)
+
         self.server.wait_until_ready()
-        wait_until_sync(
-            lambda: self.worker.task_processes, "the worker has spares", timeout=FINISH_SECONDS
-        )
+        wait_until_sync(has_spares, "the worker has spares", timeout=FINISH_SECONDS)
 
     def end(self) -> None:
         """End both."""
@@ -107,13 +115,16 @@ class Platform:
 
 @contextlib.contextmanager
 def temporary_platform(
-    *, database_url: str | None = None, lease_seconds: int | None = 3, capacity: int = 10
+    *worker_options: str, database_url: str | None = None, lease_seconds: int | None = 3
 ) -> Generator[Platform]:
     """A platform for the length of a block; a lease of None is the real one."""
     # Not pytest's folders: their names are too long for a socket on some systems.
     with tempfile.TemporaryDirectory(prefix="rw-", ignore_cleanup_errors=True) as made:
         platform = Platform(
-            Path(made), database_url=database_url, lease_seconds=lease_seconds, capacity=capacity
+            Path(made),
+            database_url=database_url,
+            lease_seconds=lease_seconds,
+            worker_options=worker_options,
         )
         try:
             platform.wait_until_whole()
@@ -178,6 +189,23 @@ class Session:
             lambda: self.list_executions(run_id), f"{run_id} executes", timeout=FINISH_SECONDS
         )
         return found[-1]
+
+    def kill(self, victim: Victim) -> None:
+        """End a part of the platform without a chance to say anything."""
+        worker = self.platform.worker
+        match victim:
+            case "task_process":
+                executing = {execution.pid for execution in self.list_executions()}
+                _kill_all(executing or worker.task_processes)
+            case "warm_parent":
+                assert worker.parents
+                _kill_all(worker.parents)
+            case "supervisor":
+                worker.kill()
+            case "server":
+                self.platform.server.kill()
+            case "postgres":
+                _kill_all([self.platform.postmaster_pid])
 
     async def fetch(self, query: str, *values: object) -> list[asyncpg.Record]:
         """Ask the database."""
@@ -274,3 +302,10 @@ async def open_session(platform: Platform) -> AsyncGenerator[Session]:
         raise
     finally:
         session.open_gate()
+
+
+def _kill_all(pids: Iterable[int]) -> None:
+    for pid in pids:
+        # It may have ended by itself, as after a task has returned.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
