@@ -57,12 +57,16 @@ tests: setup
 docs: setup
 	@echo "== docs" && $(PYTEST) tests/docs
 
+.PHONY: bare
+bare: ## check that the package installs and imports without its extras
+	@sh scripts/check_bare_install.sh
+
 .PHONY: bench
 bench: setup ## measure speed and memory, and write bench/RESULTS.md (some minutes)
 	@$(BIN)/python -m bench
 
 .PHONY: clean
 clean: ## remove .venv, caches and the data of local servers in this folder
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.* dist
+	rm -rf .venv .venv-bare .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.* dist
 	rm -rf .runwell examples/*/.runwell
 	find src tests bench docs examples -name __pycache__ -type d -prune -exec rm -rf {} +
