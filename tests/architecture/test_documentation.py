@@ -1,5 +1,6 @@
 """The documentation knows every setting, option, route, status and error code, and no dead path."""
 
+import inspect
 import re
 import runpy
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import pytest
 from runwell.cli.main import main
 from runwell.core.errors import ErrorCode
 from runwell.core.statuses import RunStatus
+from runwell.sdk.config import define_config
 from runwell.server.application import OPERATIONS
 from runwell.server.routes import openapi
 from tests.architecture.tree import DOCS, PACKAGE, REFERENCE, ROOT, list_modules, read_reference
@@ -92,6 +94,14 @@ def test_every_setting_is_documented_and_every_documented_one_is_read() -> None:
         for name in _SETTING.findall(path.read_text(encoding="utf-8"))
     }
     assert used == set(_SETTING.findall(read_page("configuration.md")))
+
+
+def test_every_option_of_the_config_file_is_documented() -> None:
+    options = set(inspect.signature(define_config).parameters)
+    section = (
+        read_page("configuration.md").partition("## `trigger_config.py`")[2].partition("\n## ")[0]
+    )
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == options
 
 
 def test_every_error_code_is_documented() -> None:
