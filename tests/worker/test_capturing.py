@@ -6,7 +6,8 @@ import pytest
 
 from runwell.core.protocol import MAX_LOG_MESSAGE_CHARACTERS
 from runwell.worker import lines as lines_module
-from tests.worker.support.watched_worker import working, write_project
+from tests.support.waiting import wait_until
+from tests.worker.support.watched_worker import is_gone, working, write_project
 
 
 async def test_lines_of_every_kind_arrive_in_order_with_their_level(tmp_path: Path) -> None:
@@ -164,7 +165,9 @@ async def test_long_lines_are_cut_with_a_mark(tmp_path: Path) -> None:
         run = await worker.server.run("long")
         assert [message[0] for message in run.messages] == ["x", "y", "ü", "z", "m", "a"]
         assert all(len(message) <= MAX_LOG_MESSAGE_CHARACTERS for message in run.messages)
-        for message, length in zip(run.messages, (1_000_000, 1_000_000, 5000, 300_000), strict=False):
+        for message, length in zip(
+            run.messages, (1_000_000, 1_000_000, 5000, 300_000), strict=False
+        ):
             kept = len(message.rstrip("]").partition("...")[0])
             assert f"[{length - kept} " in message
         attributes = run.lines[5].attributes
@@ -192,9 +195,7 @@ async def test_a_flood_ends_with_a_mark_and_does_not_stop_the_run(
         assert len(run.lines) == 5_000
         assert run.messages[:3] == ["0", "1", "2"]
         assert run.messages[-2] == "4998"
-        assert run.messages[-1] == (
-            "[more than 5,000 lines or 32 MB: what follows is not kept]"
-        )
+        assert run.messages[-1] == ("[more than 5,000 lines or 32 MB: what follows is not kept]")
         largest = max(len(body.model_dump_json()) for body in worker.server.report_bodies)
         assert largest < 4 * lines_module.HIGH_WATER_BYTES
 
@@ -217,12 +218,9 @@ async def test_a_subprocess_that_keeps_the_pipe_does_not_hold_up_the_end(tmp_pat
         run = await worker.server.run("leaves")
         assert "before" in run.messages
         pid = run.output
+        assert isinstance(pid, int)
         # The group is ended with its leader.
-        await worker.server.until(lambda: not Path(f"/proc/{pid}").exists() or _is_zombie(pid), "")
-
-
-def _is_zombie(pid: object) -> bool:
-    return ") Z " in Path(f"/proc/{pid}/stat").read_text()
+        await wait_until(lambda: is_gone(pid), "the subprocess ends")
 
 
 async def test_streams_that_a_task_replaced_or_closed_do_no_harm(tmp_path: Path) -> None:

@@ -1,7 +1,5 @@
 """Runs that are canceled, exceed their limits, or lose their lease."""
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +7,12 @@ import pytest
 from runwell.core.errors import BuiltInError, ErrorCode, InternalError
 from runwell.worker.events import RunEnded
 from tests.worker.support.fake_server import FakeRun
-from tests.worker.support.watched_worker import WatchedWorker, working, write_project
+from tests.worker.support.watched_worker import (
+    WatchedWorker,
+    is_gone,
+    working,
+    write_project,
+)
 
 TASKS = """
     import asyncio, os, subprocess, time
@@ -120,7 +123,7 @@ async def test_a_run_that_does_not_stop_is_killed_with_its_subprocesses(tmp_path
         assert run.end is not None
         assert run.end.type == "canceled"
         assert "no" in run.messages
-        assert _is_gone(int(run.messages[0]))
+        assert is_gone(int(run.messages[0]))
 
 
 async def test_a_run_that_waits_for_a_process_is_canceled_without_one(tmp_path: Path) -> None:
@@ -161,7 +164,7 @@ async def test_a_run_whose_lease_is_another_s_is_killed_and_not_reported(tmp_pat
         await worker.server.take_away(run)
         assert (await worker.event(RunEnded)).result == "lost"
         assert run.end is None
-        assert _is_gone(int(run.messages[0]))
+        assert is_gone(int(run.messages[0]))
         assert worker.supervisor.running == 0
 
 
@@ -314,10 +317,3 @@ async def test_a_signal_in_a_run_that_handles_it_does_no_harm(tmp_path: Path) ->
         error = (await worker.server.run("interrupted")).failure.error
         assert isinstance(error, BuiltInError)
         assert error.name == "KeyboardInterrupt"
-
-
-def _is_gone(pid: int) -> bool:
-    try:
-        return ") Z " in Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return True

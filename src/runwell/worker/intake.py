@@ -13,6 +13,10 @@ from runwell.worker.link import ServerLink
 from runwell.worker.outbox import Outbox
 from runwell.worker.session import Session
 
+# A question was withdrawn while the server may have been answering it: without a version that could
+# take new runs, it is asked for this long what it gave.
+_UNCERTAIN_MS = 2_000
+
 
 class Room(Protocol):
     """Who says how many runs there is room for, and takes them."""
@@ -48,6 +52,7 @@ class Intake:
         self._room = room
         self._request_id = make_request_key()
         self._is_ending = False
+        self._is_uncertain = False
         self._changed = asyncio.Event()
         self._polling: asyncio.Task[list[DequeuedRun]] | None = None
         self._polled_versions: list[str] = []
@@ -61,8 +66,8 @@ class Intake:
         self._changed.set()
         is_outdated = self._polled_versions != self._room.usable_versions()
         if self._polling is not None and is_outdated:
-            # It waits for runs of the versions that were there before. Runs that its answer had
-            # already are given again to the same request.
+            # It waits for runs of the versions that were there before. What its answer had already
+            # is given again to the same request.
             self._polling.cancel()
 
     async def take(self) -> None:
@@ -70,7 +75,9 @@ class Intake:
         while not self._is_ending:
             self._changed.clear()
             places, versions = self._room.free_places(), self._room.usable_versions()
-            if not places or not versions:
+            if not places:
+                versions = []
+            if not versions and not self._is_uncertain:
                 await self._changed.wait()
                 continue
             worker_id = self._session.worker_id
@@ -78,14 +85,15 @@ class Intake:
                 worker_id=worker_id,
                 request_id=self._request_id,
                 background_worker_ids=versions[:100],
-                max_runs=min(places, MAX_RUNS_PER_DEQUEUE),
-                wait_ms=MAX_POLL_MS,
+                max_runs=min(max(places, 1), MAX_RUNS_PER_DEQUEUE),
+                wait_ms=MAX_POLL_MS if versions else _UNCERTAIN_MS,
             )
             try:
                 runs = await self._ask(body)
             except ApiError:
                 await self._session.reconnect(self._outbox, worker_id)
             else:
+                self._is_uncertain = runs is None
                 if runs is None:
                     continue
                 self._room.take_runs(runs)

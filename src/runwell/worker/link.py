@@ -91,5 +91,5 @@ def _is_refusal(error: ApiError) -> bool:
         error.status is not None
         and 400 <= error.status < 500
         and error.status not in _TRANSIENT_STATUSES
-        and not isinstance(error, ApiAnswerError | _LASTING_ERRORS)
+        and not isinstance(error, (ApiAnswerError, *_LASTING_ERRORS))
     )

@@ -13,7 +13,6 @@ from pathlib import Path
 from runwell.worker.limits import die_with_parent
 
 _DEVNULL = asyncio.subprocess.DEVNULL
-_PIPE = asyncio.subprocess.PIPE
 
 
 def task_environment(url: str, secret_key: str) -> dict[str, str]:
@@ -29,7 +28,11 @@ def task_environment(url: str, secret_key: str) -> dict[str, str]:
 
 
 async def start_zygote(
-    folder: Path, mode: str, environment: dict[str, str], control: socket.socket
+    folder: Path,
+    mode: str,
+    environment: dict[str, str],
+    control: socket.socket,
+    output_fd: int,
 ) -> asyncio.subprocess.Process:
     """Start the warm parent of a project folder; `control` is its end of the conversation."""
     return await asyncio.create_subprocess_exec(
@@ -40,8 +43,8 @@ async def start_zygote(
         str(folder),
         mode,
         stdin=_DEVNULL,
-        stdout=_PIPE,
-        stderr=asyncio.subprocess.STDOUT,
+        stdout=output_fd,
+        stderr=output_fd,
         env=environment,
         pass_fds=(control.fileno(),),
         # A Ctrl-C in the terminal is for the supervisor, which then ends its children in order.

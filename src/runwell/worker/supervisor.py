@@ -136,7 +136,8 @@ class Supervisor:
     async def stop(self, grace_seconds: float | None = None) -> None:
         """Take no more runs, let those that run finish for a while, hand back the rest, leave.
 
-        Called again, it hastens: what runs is handed back at once.
+        Called again, it hastens: what runs is handed back at once. Raises what made one of its
+        loops fail, if one did.
         """
         if self._is_stopping:
             self._hastened.set()
@@ -157,6 +158,8 @@ class Supervisor:
         self._outbox.close()
         self._folder.close()
         self._stopped.set()
+        if self._loops is not None and not self._loops.cancelled():
+            self._loops.result()
 
     async def wait(self) -> None:
         """Until it has stopped; raises what made one of its loops fail."""
@@ -265,7 +268,7 @@ class Supervisor:
 
     async def _register(self, found: IndexedProject, folder: Path) -> None:
         body = RegisterBody(local_only=self.settings.is_local, metadata=found.metadata)
-        ref = self.settings.project_ref
+        ref = found.metadata.project_ref or self.settings.project_ref
         registered = await self._link.call(lambda: self._client.register(ref, body))
         known = self._versions.pop(registered.id, None)
         if known is not None and known.is_ready:

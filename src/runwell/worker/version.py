@@ -12,7 +12,7 @@ from runwell.worker.messages import Manifest, Surroundings
 from runwell.worker.process import task_environment
 from runwell.worker.run_process import RunProcess
 from runwell.worker.settings import WorkerSettings
-from runwell.worker.zygote_handle import ZygoteHandle, ZygoteListener
+from runwell.worker.zygote_handle import Tenant, ZygoteHandle, ZygoteListener
 
 # How long a version that loses its warm parent again and again waits before the next one.
 _RESTART_SECONDS = (0.0, 0.5, 2.0, 5.0, 15.0)
@@ -103,6 +103,7 @@ class Version:
         self._zygote = project.zygote
         self._restarting: asyncio.Task[None] | None = None
         self._restarts = 0
+        self._waiting: dict[Tenant, bool] = {}
         self._started_at = asyncio.get_running_loop().time()
         self._zygote.listen(indexer.listen(folder, self))
         self._zygote.open(surroundings, self.mode)
@@ -123,11 +124,14 @@ class Version:
         self.running += 1
         if self.is_ready:
             self._zygote.house(run, keep=keep)
+        elif self.is_usable:
+            self._waiting[run] = keep
         else:
             run.on_homeless()
 
     def evict(self, run: RunProcess) -> None:
         """It does not need one any more."""
+        self._waiting.pop(run, None)
         self._zygote.evict(run)
 
     def take_back(self, child: ChildHandle) -> None:
@@ -157,6 +161,7 @@ class Version:
     def on_zygote_gone(self) -> None:
         """It was killed or crashed; its children went with it. Start another one."""
         if self.is_usable and self._restarting is None:
+            self._waiting |= self._zygote.take_waiting()
             self._restarting = asyncio.create_task(self._restart(), name="restart zygote")
             self._on_change()
 
@@ -183,6 +188,9 @@ class Version:
         else:
             self._zygote = found.zygote
             self._zygote.open(self._surroundings, self.mode)
+            waiting, self._waiting = self._waiting, {}
+            for run, keep in waiting.items():
+                self._zygote.house(run, keep=keep)
         self._restarting = None
         self._on_change()
 
@@ -190,5 +198,7 @@ class Version:
         if self.is_usable:
             self.is_usable = False
             self._tell(VersionUnusable(version=self.version, message=why))
-            self._zygote.give_up_waiting()
+            waiting, self._waiting = self._waiting | self._zygote.take_waiting(), {}
+            for run in waiting:
+                run.on_homeless()
             self._on_change()

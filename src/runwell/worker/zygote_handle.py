@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -52,6 +53,7 @@ class ZygoteListener:
 
     on_output: Callable[[str], None]
     on_gone: Callable[[], None]
+    """It ended by itself, and its children with it; runs that wait for a process still do."""
     on_refused: Callable[[str], None]
     on_fork_failed: Callable[[str], None]
 
@@ -63,6 +65,7 @@ class ZygoteHandle:
         self,
         process: asyncio.subprocess.Process,
         control: socket.socket,
+        output_fd: int,
         listener: ZygoteListener,
         *,
         min_spares: int,
@@ -79,16 +82,19 @@ class ZygoteHandle:
         self._children: dict[int, ChildHandle] = {}
         self._spares: list[ChildHandle] = []
         self._kept: list[ChildHandle] = []
-        self._waiting: deque[Tenant] = deque()
+        self._waiting: dict[Tenant, bool] = {}
         self._coming = 0
         self._is_closing = False
         self._min_spares, self._max_spares = min_spares, max_spares
         self._spares_wanted = min_spares
         self._is_spawning = False
         self._top_up_timer: asyncio.TimerHandle | None = None
-        self._reading: asyncio.Task[None] | None = None
+        self._output_fd = output_fd
+        self._output_rest = ""
         control.setblocking(False)
+        os.set_blocking(output_fd, False)
         self._loop.add_reader(control.fileno(), self._on_readable)
+        self._loop.add_reader(output_fd, self._on_output)
 
     @classmethod
     async def start(
@@ -103,16 +109,19 @@ class ZygoteHandle:
     ) -> "ZygoteHandle":
         """Start the process; `manifest` is its first answer."""
         ours, theirs = socket.socketpair()
+        output_reader, output_writer = os.pipe()
         try:
-            process = await start_zygote(folder, mode, environment, theirs)
+            process = await start_zygote(folder, mode, environment, theirs, output_writer)
         except BaseException:
             ours.close()
+            os.close(output_reader)
             raise
         finally:
             theirs.close()
-        zygote = cls(process, ours, listener, min_spares=min_spares, max_spares=max_spares)
-        zygote._reading = asyncio.create_task(zygote._read_output(), name="zygote output")
-        return zygote
+            os.close(output_writer)
+        return cls(
+            process, ours, output_reader, listener, min_spares=min_spares, max_spares=max_spares
+        )
 
     async def manifest(self, seconds: float) -> Manifest:
         """What it found; an import that crashes or does not end is a problem like others."""
@@ -148,20 +157,22 @@ class ZygoteHandle:
         else:
             # One more ahead next time, so that a burst of this size finds them ready.
             self._spares_wanted = min(self._max_spares, self._spares_wanted + 1)
-            self._waiting.append(tenant)
+            self._waiting[tenant] = keep
             self._top_up()
 
     def evict(self, tenant: Tenant) -> None:
         """A run that waited for a process does not need one any more."""
-        with contextlib.suppress(ValueError):
-            self._waiting.remove(tenant)
+        self._waiting.pop(tenant, None)
 
     def take_back(self, child: ChildHandle, now: float) -> None:
         """A process whose run has ended and that may have another one."""
+        tenant = next((tenant for tenant, keep in self._waiting.items() if keep), None)
         if self._is_closing:
             child.dismiss()
-        elif self._waiting:
-            self._waiting.popleft().move_in(child)
+        elif tenant is not None:
+            # Only one that would keep it, too: any other wants a process of its own.
+            del self._waiting[tenant]
+            tenant.move_in(child)
         else:
             child.idle_since = now
             self._kept.append(child)
@@ -178,10 +189,10 @@ class ZygoteHandle:
         """Tell somebody else from here on."""
         self._listener = listener
 
-    def give_up_waiting(self) -> None:
-        """No run that waits will get a process."""
-        while self._waiting:
-            self._waiting.popleft().on_homeless()
+    def take_waiting(self) -> dict[Tenant, bool]:
+        """Let go the runs that still wait for a process; says whether each would keep it."""
+        waiting, self._waiting = self._waiting, {}
+        return waiting
 
     async def close(self) -> None:
         """End it with all of its children."""
@@ -194,10 +205,7 @@ class ZygoteHandle:
             self._process.kill()
             await self._process.wait()
         self._end_children()
-        if self._reading is not None:
-            # A subprocess that the import left behind may hold the pipe for ever.
-            self._reading.cancel()
-            await asyncio.wait((self._reading,))
+        self._close_output()
 
     # What a child tells.
 
@@ -275,7 +283,9 @@ class ZygoteHandle:
         if self._is_closing:
             child.dismiss()
         elif self._waiting:
-            self._waiting.popleft().move_in(child)
+            tenant = next(iter(self._waiting))
+            del self._waiting[tenant]
+            tenant.move_in(child)
         else:
             self._spares.append(child)
 
@@ -307,7 +317,6 @@ class ZygoteHandle:
         for child in children:
             child.kill()
             self._bury(child, None)
-        self.give_up_waiting()
 
     # Keeping children ready.
 
@@ -336,12 +345,24 @@ class ZygoteHandle:
             self._loop.remove_reader(self._control.fileno())
             self._control.close()
 
-    async def _read_output(self) -> None:
-        assert self._process.stdout is not None
-        rest = ""
-        while data := await self._process.stdout.read(_RECEIVE_BYTES):
-            *lines, rest = (rest[-_RECEIVE_BYTES:] + data.decode("utf-8", "replace")).split("\n")
-            for line in lines:
-                self._listener.on_output(line)
-        if rest:
-            self._listener.on_output(rest)
+    def _on_output(self) -> None:
+        try:
+            data = os.read(self._output_fd, _RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        if not data:
+            self._close_output()
+            return
+        text = self._output_rest[-_RECEIVE_BYTES:] + data.decode("utf-8", "replace")
+        *lines, self._output_rest = text.split("\n")
+        for line in lines:
+            self._listener.on_output(line)
+
+    def _close_output(self) -> None:
+        if self._output_fd < 0:
+            return
+        self._loop.remove_reader(self._output_fd)
+        os.close(self._output_fd)
+        self._output_fd = -1
+        if self._output_rest:
+            self._listener.on_output(self._output_rest)

@@ -1,1 +1,1 @@
-"""What the worker's tests share: a server that fails on demand, project folders, a worker to watch."""
+"""What the worker's tests share: a server that fails on demand, projects, a worker to watch."""

@@ -1,7 +1,7 @@
-"""A server that speaks the worker's protocol over real HTTP, keeps runs in memory, and fails on demand.
+"""A server that speaks the worker's protocol over real HTTP, and fails on demand.
 
-It has the rules that a worker can notice: leases are fenced by snapshot, the same dequeue request is
-answered with the same runs, a report of a lease that ended is stale.
+It keeps runs in memory, and has the rules that a worker can notice: leases are fenced by snapshot,
+the same dequeue request is answered with the same runs, a report of a lease that ended is stale.
 """
 
 import asyncio
@@ -71,6 +71,18 @@ class FakeRun:
         """What it returned."""
         assert isinstance(self.end, CompleteReport), self.end
         return None if self.end.output is None else json.loads(self.end.output)
+
+    @property
+    def number(self) -> int:
+        """What it returned, when that is a number."""
+        assert isinstance(self.output, int)
+        return self.output
+
+    @property
+    def items(self) -> list[Any]:
+        """What it returned, when that is a list."""
+        assert isinstance(self.output, list)
+        return self.output
 
     @property
     def failure(self) -> FailReport:
@@ -189,15 +201,14 @@ class FakeServer:
                 text = json.dumps(answer).encode() if not isinstance(answer, bytes) else answer
                 writer.write(
                     f"HTTP/1.1 {status} x\r\ncontent-type: application/json\r\n"
-                    f"content-length: {len(text)}\r\n\r\n".encode() + text
+                    f"content-length: {len(text)}\r\n\r\n".encode()
+                    + text
                 )
                 await writer.drain()
         self._connections.discard(writer)
         writer.close()
 
-    async def _answer(
-        self, path: str, headers: dict[str, str], body: bytes
-    ) -> tuple[int, object]:
+    async def _answer(self, path: str, headers: dict[str, str], body: bytes) -> tuple[int, object]:
         action = path.rpartition("/")[2]
         self.requests[action] += 1
         faults = self._faults.get(action)
@@ -327,7 +338,8 @@ class FakeServer:
         answer = ReportAnswer(results=[])
         for report in parsed.reports:
             run = self.runs[report.run_id]
-            if run.snapshot_id != report.snapshot_id or run.end is not None or run.status == "QUEUED":
+            is_held = run.status in ("DEQUEUED", "EXECUTING")
+            if run.snapshot_id != report.snapshot_id or not is_held:
                 run.stale += 1
                 answer.results.append("stale")
                 continue

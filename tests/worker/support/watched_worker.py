@@ -28,6 +28,14 @@ def write_project(folder: Path, **files: str) -> Path:
     return folder
 
 
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended, reaped or not."""
+    try:
+        return ") Z " in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True
+
+
 class WatchedWorker:
     """A supervisor, its server, and all that it said."""
 
