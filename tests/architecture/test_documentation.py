@@ -10,8 +10,9 @@ import click
 import pytest
 
 from runwell.cli.main import main
-from runwell.core.errors import ErrorCode
-from runwell.core.statuses import RunStatus
+from runwell.core.errors import ErrorCode, InternalError
+from runwell.core.statuses import TRANSITIONS, ExecutionStatus, RunEvent, RunStatus
+from runwell.engine.attempts import decide_failure
 from runwell.sdk.config import define_config
 from runwell.server.application import OPERATIONS
 from runwell.server.routes import openapi
@@ -104,10 +105,23 @@ def test_every_option_of_the_config_file_is_documented() -> None:
     assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == options
 
 
-def test_every_error_code_is_documented() -> None:
-    text = read_page("errors.md")
-    missing = {code.value for code in ErrorCode if f"`{code}`" not in text}
-    assert not missing
+def test_what_follows_an_error_code_is_what_the_page_says() -> None:
+    rows = re.findall(
+        r"^\| `([A-Z_]+)` \| .* \| (\w+) \| `([A-Z_]+)`", read_page("errors.md"), re.MULTILINE
+    )
+    documented = {code: (is_retried == "yes", ends_as) for code, is_retried, ends_as in rows}
+    assert documented == {code.value: what_follows(code) for code in ErrorCode}
+
+
+def what_follows(code: ErrorCode) -> tuple[bool, str]:
+    """Whether another attempt follows while there may be one, and how the run ends otherwise."""
+    error = InternalError(code=code)
+    first, last = (
+        decide_failure(error, attempts_left=left, skip_retrying=False, is_development=False)
+        for left in (1, 0)
+    )
+    ended = TRANSITIONS[ExecutionStatus.EXECUTING][last]
+    return first is RunEvent.RETRY, str(ended.run_status)
 
 
 def test_every_run_status_is_documented() -> None:
