@@ -165,7 +165,9 @@ class EmbeddedPostgres:
 
     def trim_log(self) -> None:
         """Move the log to `postgres.log.1` if longer than 10 MB; cheap, for a loop to call."""
-        _trim_log(self._launch.log_path)
+        # Next time, then: nothing depends on it.
+        with contextlib.suppress(OSError):
+            _trim_log(self._launch.log_path)
 
     def forget_in_fork(self) -> None:
         """Let go of lock and watchdog in a fork of the owner, which goes on to hold them."""
@@ -263,7 +265,12 @@ def _prepare(data_dir: Path, installation: Path) -> PostmasterLaunch:
 def _trim_log(path: Path) -> None:
     # Copied and cut, not renamed: PostgreSQL goes on appending to the file it has open.
     if path.exists() and path.stat().st_size > _LOG_LIMIT_BYTES:
-        shutil.copyfile(path, path.with_name(f"{path.name}.1"))
+        old = path.with_name(f"{path.name}.1")
+        try:
+            shutil.copyfile(path, old)
+        except OSError:
+            # The disk may be full, and is less so without it.
+            old.unlink(missing_ok=True)
         os.truncate(path, 0)
 
 

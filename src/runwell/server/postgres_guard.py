@@ -21,9 +21,8 @@ _log = logging.getLogger(__name__)
 class PostgresGuard:
     """The embedded PostgreSQL of a server, from `start` to `stop`."""
 
-    def __init__(self, data_dir: Path, postgres: EmbeddedPostgres) -> None:
+    def __init__(self, postgres: EmbeddedPostgres) -> None:
         """Guard one that has started; see `start`."""
-        self._data_dir = data_dir
         self._postgres = postgres
         self.dsn = postgres.dsn
 
@@ -34,7 +33,7 @@ class PostgresGuard:
             asyncio.to_thread(EmbeddedPostgres.start, data_dir), name="postgres"
         )
         try:
-            return cls(data_dir, await asyncio.shield(starting))
+            return cls(await asyncio.shield(starting))
         except asyncio.CancelledError:
             await asyncio.wait((starting,))
             if starting.exception() is None:
@@ -66,7 +65,8 @@ class PostgresGuard:
         pause = _PAUSE_SECONDS
         while True:
             # A cancellation waits for the thread, so that no PostgreSQL is left without an owner.
-            attempt = asyncio.create_task(asyncio.to_thread(self._start_again), name="postgres")
+            restart = asyncio.to_thread(self._postgres.restart)
+            attempt = asyncio.create_task(restart, name="postgres")
             try:
                 await asyncio.shield(attempt)
             except asyncio.CancelledError:
@@ -79,9 +79,3 @@ class PostgresGuard:
             else:
                 _log.warning("postgres_restarted", extra={"fields": {"pid": self._postgres.pid}})
                 return
-
-    def _start_again(self) -> None:
-        self._postgres.stop()
-        self._postgres = EmbeddedPostgres.start(self._data_dir)
-        if self._postgres.dsn != self.dsn:
-            _log.error("postgres_moved", extra={"fields": {"dsn": self._postgres.dsn}})
