@@ -198,7 +198,8 @@ INSERT INTO run_transitions (from_status, event, to_status, run_status) VALUES
     ('SUSPENDED', 'CANCEL', 'FINISHED', 'CANCELED'),
     ('PENDING_CANCEL', 'CONFIRM_CANCEL', 'FINISHED', 'CANCELED');
 
-CREATE SEQUENCE run_snapshots_id_seq CACHE 100;
+-- No cache: the ids of a run's snapshots say their order.
+CREATE SEQUENCE run_snapshots_id_seq;
 
 -- No foreign keys from here to environments, queues and versions: each trigger and dequeue would lock
 -- the same few rows over there, and none of those is ever deleted while it has runs.

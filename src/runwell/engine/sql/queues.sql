@@ -109,7 +109,7 @@ WITH worker AS MATERIALIZED (
     WHERE r.worker_id = (SELECT id FROM worker) AND r.dequeue_request_id = :request_id
         AND r.execution_status = 'PENDING_EXECUTING'
 ), environment AS MATERIALIZED (
-    SELECT c.environment_id, c.turn + 1 AS turn,
+    SELECT c.environment_id, c.turn,
         least(:max_runs::integer, e.concurrency_limit - c.running) AS room,
         e.current_background_worker_id
     FROM environment_concurrency c JOIN environments e ON e.id = c.environment_id
@@ -173,14 +173,21 @@ WITH worker AS MATERIALIZED (
 ), removed AS (
     DELETE FROM queued_runs q USING moved m WHERE q.run_id = m.id
 ), turned AS (
-    -- Who had something and was not served keeps its turn.
-    UPDATE subqueues s SET turn = e.turn FROM ready y, environment e
-    WHERE s.id = y.id AND (
-        EXISTS (SELECT FROM moved m WHERE m.subqueue_id = y.id)
-        OR NOT EXISTS (SELECT FROM candidates c WHERE c.subqueue_id = y.id)
-    )
+    -- Who had something and was not served keeps its turn. The others go behind all, those first that
+    -- got less: with equal turns the same ones would always come first.
+    UPDATE subqueues s SET turn = e.turn + o.place
+    FROM environment e, (
+        SELECT y.id, row_number() OVER (ORDER BY g.runs, y.turn, y.id) AS place
+        FROM ready y
+        LEFT JOIN (SELECT subqueue_id, count(*) AS runs FROM moved GROUP BY subqueue_id) g
+            ON g.subqueue_id = y.id
+        WHERE g.runs IS NOT NULL
+            OR NOT EXISTS (SELECT FROM candidates c WHERE c.subqueue_id = y.id)
+    ) o
+    WHERE s.id = o.id
 ), counted AS (
-    UPDATE environment_concurrency c SET turn = e.turn FROM environment e
+    UPDATE environment_concurrency c SET turn = e.turn + (SELECT count(*) FROM ready)
+    FROM environment e
     WHERE c.environment_id = e.environment_id AND EXISTS (SELECT FROM ready)
 ), given AS (
     SELECT m.* FROM moved m WHERE m.has_task
