@@ -80,9 +80,14 @@ QueueName = Annotated[
 _NOT_IN_QUEUE_NAMES = re.compile(r"[^A-Za-z0-9_/\-]")
 
 
+def clean_queue_name(name: str) -> str:
+    """A name without what queue names can't have; it may be empty then."""
+    return _NOT_IN_QUEUE_NAMES.sub("", name)[:128]
+
+
 def task_queue_name(task_id: str) -> str:
-    """The queue of a task that names none: `task/<id>`, without what queue names can't have."""
-    return _NOT_IN_QUEUE_NAMES.sub("", f"task/{task_id}")[:128]
+    """The queue of a task that names none: `task/<id>`."""
+    return clean_queue_name(f"task/{task_id}")
 
 
 class WireModel(BaseModel):

@@ -5,13 +5,18 @@ from datetime import datetime
 
 from runwell.core.errors import RequestError
 from runwell.core.ids import make_id
-from runwell.core.protocol import RegisterAnswer, RegisterBody, TaskManifest
+from runwell.core.protocol import (
+    RegisterAnswer,
+    RegisterBody,
+    TaskManifest,
+    task_queue_name,
+)
 from runwell.core.timing import parse_duration
 from runwell.engine import queues
 from runwell.engine.db import Transaction
 from runwell.engine.environments import Environment
 from runwell.engine.queries import load_queries
-from runwell.engine.triggering import MAX_DURATION_SECONDS, default_queue_name
+from runwell.engine.triggering import MAX_DURATION_SECONDS
 
 _sql = load_queries("deployments")
 
@@ -94,7 +99,7 @@ async def _sync_queues(
     tx: Transaction, environment: Environment, body: RegisterBody, *, now: datetime
 ) -> None:
     limits: dict[str, int | None] = {
-        (task.queue.name if task.queue else default_queue_name(task.id)): (
+        (task.queue.name if task.queue else task_queue_name(task.id)): (
             task.queue.concurrency_limit if task.queue else None
         )
         for task in body.metadata.tasks
@@ -113,7 +118,7 @@ def _task_row(task: TaskManifest) -> dict[str, object]:
         "description": task.description,
         "file_path": task.file_path,
         "export_name": task.export_name,
-        "queue_name": task.queue.name if task.queue else default_queue_name(task.id),
+        "queue_name": task.queue.name if task.queue else task_queue_name(task.id),
         "retry": task.retry.model_dump(by_alias=True),
         "machine": task.machine.preset,
         "max_duration": task.max_duration,

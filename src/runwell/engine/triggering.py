@@ -1,6 +1,5 @@
 """New runs: a trigger's options, its queue, its idempotency key."""
 
-import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -16,6 +15,7 @@ from runwell.core.payloads import (
     encode_json,
     parse_json,
 )
+from runwell.core.protocol import clean_queue_name, task_queue_name
 from runwell.core.schemas import MAX_TAGS, TriggerBody, TriggerOptions
 from runwell.core.timing import parse_duration, parse_instant
 from runwell.engine import queues
@@ -30,7 +30,6 @@ DEFAULT_KEY_LIFETIME = timedelta(days=30)
 MIN_DURATION_SECONDS, MAX_DURATION_SECONDS = 5, 2_147_483_647
 MAX_TASK_ID_CHARACTERS = 256
 MAX_PRIORITY_SECONDS = 10 * 365 * 24 * 3600
-_NOT_IN_QUEUE_NAMES = re.compile(r"[^A-Za-z0-9_/\-]")
 
 # Options that clients of this protocol know, and Runwell can't honour yet. `False` and empty
 # values of them change nothing.
@@ -171,19 +170,14 @@ async def _set_queue_limit(
                 version=options.lock_to_version,
             )
         await queues.set_limit(
-            tx, environment, name=name or default_queue_name(task_id), limit=limit, now=now
+            tx, environment, name=name or task_queue_name(task_id), limit=limit, now=now
         )
-
-
-def default_queue_name(task_id: str) -> str:
-    """The queue of a task that names none: `task/<id>`, without what queue names can't have."""
-    return _NOT_IN_QUEUE_NAMES.sub("", f"task/{task_id}")[:128]
 
 
 def _queue_name(name: str | None) -> str | None:
     if name is None:
         return None
-    cleaned = _NOT_IN_QUEUE_NAMES.sub("", name)[:128]
+    cleaned = clean_queue_name(name)
     if not cleaned:
         raise RequestError(
             422, f"{name!r} is no queue name: use letters, digits, '_', '-' and '/' (128 at most)"
@@ -220,7 +214,7 @@ def _run_values(
         "task_id": request.task_id,
         "version": options.lock_to_version,
         "queue_name": None if options.queue is None else _queue_name(options.queue.name),
-        "default_queue_name": default_queue_name(request.task_id),
+        "default_queue_name": task_queue_name(request.task_id),
         "concurrency_key": options.concurrency_key,
         "idempotency_key": options.idempotency_key,
         "idempotency_key_expires_at": now + key_lifetime,
