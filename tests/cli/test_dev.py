@@ -1,6 +1,6 @@
 """`runwell dev`, as one uses it: edit, trigger, Ctrl-C."""
 
-import os
+import subprocess
 from collections.abc import Generator
 from pathlib import Path
 
@@ -162,9 +162,8 @@ def list_descendants(pid: int) -> list[int]:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is such a process."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    """Whether there is such a process; one that has ended and that nobody has noticed is none."""
+    listed = subprocess.run(
+        ["ps", "-p", str(pid), "-o", "state="], capture_output=True, text=True, check=False
+    )
+    return listed.stdout.strip()[:1] not in ("", "Z")

@@ -1,47 +1,40 @@
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager
+import asyncio
 from pathlib import Path
 
-from runwell.cli.watching import watch_project
-from tests.support.waiting import wait_until
+from runwell.cli.watching import ProjectWatch
+
+_SECONDS = 10
 
 
-@asynccontextmanager
-async def count_saves(folder: Path) -> AsyncGenerator[list[None]]:
-    """The saves that are seen, once watching has begun."""
-    import asyncio
-
-    seen: list[None] = []
-
-    async def collect() -> None:
-        async with aclosing(watch_project(folder)) as saves:
-            async for _ in saves:
-                seen.append(None)  # noqa: PERF401 - read while it grows
-
-    collecting = asyncio.create_task(collect())
-    probe = folder / "probe.py"
-    numbers = iter(range(1000))
-
-    def is_watching() -> bool:
-        # Only a save that is seen shows that watching has begun.
-        probe.write_text(f"# {next(numbers)}\n")
-        return bool(seen)
-
-    try:
-        await wait_until(is_watching, "watching has begun")
-        yield seen
-    finally:
-        collecting.cancel()
-        await asyncio.wait((collecting,))
+async def test_a_save_is_seen_from_the_first_moment_on(tmp_path: Path) -> None:
+    (tmp_path / "trigger").mkdir()
+    async with ProjectWatch(tmp_path) as watch, asyncio.timeout(_SECONDS):
+        (tmp_path / "trigger/task.py").write_text("")
+        await watch.wait_for_save()
+        (tmp_path / "trigger_config.py").write_text("")
+        await watch.wait_for_save()
 
 
 async def test_a_save_in_a_folder_that_came_later_is_seen(tmp_path: Path) -> None:
-    async with count_saves(tmp_path) as seen:
+    async with ProjectWatch(tmp_path) as watch, asyncio.timeout(_SECONDS):
         (tmp_path / "trigger").mkdir()
-        before = len(seen)
+        await watch.wait_for_save()
+        (tmp_path / "trigger/task.py").write_text("")
+        await watch.wait_for_save()
 
-        def is_seen() -> bool:
-            (tmp_path / "trigger/task.py").write_text(f"# {len(seen)}\n")
-            return len(seen) > before + 1
 
-        await wait_until(is_seen, "the save is seen")
+async def test_what_is_no_python_of_the_project_is_not_seen(tmp_path: Path) -> None:
+    for name in (".runwell", "venv", "trigger"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "venv/pyvenv.cfg").write_text("")
+    async with ProjectWatch(tmp_path) as watch, asyncio.timeout(_SECONDS):
+        seen = asyncio.create_task(watch.wait_for_save())
+        (tmp_path / ".runwell/task.py").write_text("")
+        (tmp_path / "venv/task.py").write_text("")
+        (tmp_path / "trigger/notes.txt").write_text("")
+        (tmp_path / "notes.txt").write_text("")
+        # Longer than a save takes to be seen; nothing announces that there was none.
+        done, _ = await asyncio.wait((seen,), timeout=0.5)
+        assert not done
+        (tmp_path / "trigger/task.py").write_text("")
+        await seen

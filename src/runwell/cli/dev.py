@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import socket
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from runwell.cli.connection import DATA_FOLDER, Connection, find_configured, fin
 from runwell.cli.options import FOLDER
 from runwell.cli.output import Output, end, print_error, styled, with_output
 from runwell.cli.server_process import LocalServer, choose_port
-from runwell.cli.watching import watch_project
+from runwell.cli.watching import ProjectWatch
 from runwell.cli.worker_process import (
     Companion,
     StopRequests,
@@ -167,9 +167,13 @@ async def _work(
         is_local=True,
     )
     lost: list[str] = []
-    companions: list[Companion] = [partial(_watch, output, options)] if options.is_watching else []
-    companions.append(partial(_end_with_server, local, lost))
-    status = await run_worker(output, settings, requests, tuple(companions))
+    companions: list[Companion] = [partial(_end_with_server, local, lost)]
+    async with AsyncExitStack() as stack:
+        if options.is_watching:
+            # Before the files are imported for the first time, so that no save is missed.
+            watch = await stack.enter_async_context(ProjectWatch(options.folder))
+            companions.append(partial(_reload, output, watch))
+        status = await run_worker(output, settings, requests, tuple(companions))
     if lost:
         print_error(lost[0], is_json=output.is_json)
         return 1
@@ -177,13 +181,13 @@ async def _work(
     return status
 
 
-async def _watch(output: Output, options: _Options, supervisor: Supervisor) -> None:
-    async with aclosing(watch_project(options.folder)) as saves:
-        async for _ in saves:
-            try:
-                await supervisor.add_version()
-            except RunwellError as error:
-                print_error(str(error), is_json=output.is_json)
+async def _reload(output: Output, watch: ProjectWatch, supervisor: Supervisor) -> None:
+    while True:
+        await watch.wait_for_save()
+        try:
+            await supervisor.add_version()
+        except RunwellError as error:
+            print_error(str(error), is_json=output.is_json)
 
 
 async def _end_with_server(

@@ -28,15 +28,18 @@ from dataclasses import dataclass
 from runwell import RunContext, logger, task
 
 
-@dataclass
+@dataclass(frozen=True)
 class Greeting:
     """The payload: what is not like this is refused before the task starts."""
 
     name: str = "World"
 
 
+_WORLD = Greeting()
+
+
 @task(id="hello-world")
-async def hello_world(greeting: Greeting, ctx: RunContext) -> dict[str, str]:
+async def hello_world(greeting: Greeting = _WORLD, *, ctx: RunContext) -> dict[str, str]:
     """Say hello; whatever this raises is retried."""
     logger.info("hello", name=greeting.name, attempt=ctx.attempt.number)
     return {"message": f"Hello, {greeting.name}!"}
