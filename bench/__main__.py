@@ -1,7 +1,7 @@
 """Measure Runwell: `python -m bench [NAME...] [--quick] [--no-write]`, about ten minutes for all.
 
-Names are of measurements (latency, triggers, drain, dequeue, memory, cold_start). All of them
-together are kept in bench/RESULTS.md; some of them, or quick ones, are only printed.
+Names are of measurements (latency, triggers, drain, dequeue, memory, cold_start); all without one.
+What was measured takes its old place in bench/RESULTS.md, but for quick measurements.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import time
 
 import uvloop
 
-from bench.figures import RESULTS, Section, render_results
+from bench.figures import Section, keep_results
 from bench.measures import cold_start, dequeue, drain, latency, memory, triggers
 from bench.quiet import Company, wait_until_quiet
 
@@ -61,8 +61,8 @@ def main() -> None:
     sections = uvloop.run(
         _measure(names, is_quick=arguments.quick, patience_seconds=arguments.patience)
     )
-    if names == list(_MEASURES) and not arguments.quick and not arguments.no_write:
-        RESULTS.write_text(render_results(sections), encoding="utf-8")
+    if not arguments.quick and not arguments.no_write:
+        keep_results(sections)
 
 
 if __name__ == "__main__":

@@ -60,15 +60,16 @@ class Section:
         table = markdown_table(
             ["figure", "bar", "measured", ""], [figure.cells() for figure in self.figures]
         )
-        how = f"{self.how} Other programs kept {self.company:.1f} processors busy meanwhile.\n"
+        when = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+        company = f"while other programs kept {self.company:.1f} processors busy"
+        how = f"{self.how}\n\nMeasured {when}, {company}.\n"
         return "\n".join([f"## {self.title}\n", how, table, *self.tables])
 
 
 _HEAD = """\
 # Speed and memory
 
-Measured {day} by `make bench`; [the choice of the stack](stack/RESULTS.md) has a measurement of its
-own.
+Made by `make bench`; [the choice of the stack](stack/RESULTS.md) has a measurement of its own.
 
 - Machine: {machine}
 - Versions: {versions}
@@ -77,11 +78,15 @@ own.
 """
 
 
-def render_results(sections: list[Section]) -> str:
-    """All sections under a heading that names machine and versions."""
-    head = _HEAD.format(
-        day=f"{datetime.now(UTC):%Y-%m-%d}",
-        machine=describe_machine(),
-        versions=describe_versions(*_VERSIONS),
-    )
-    return "\n".join([head, *(section.render() for section in sections)])
+def keep_results(sections: list[Section]) -> None:
+    """Write the sections into RESULTS.md; those of other measurements stay there."""
+    head = _HEAD.format(machine=describe_machine(), versions=describe_versions(*_VERSIONS))
+    kept = _read_sections() | {section.title: section.render() for section in sections}
+    RESULTS.write_text("\n".join([head, *kept.values()]), encoding="utf-8")
+
+
+def _read_sections() -> dict[str, str]:
+    if not RESULTS.exists():
+        return {}
+    _, *parts = RESULTS.read_text(encoding="utf-8").split("\n## ")
+    return {part.partition("\n")[0]: f"## {part.rstrip()}\n" for part in parts}

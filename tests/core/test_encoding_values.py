@@ -111,7 +111,9 @@ def test_what_has_no_json_form_is_named_with_its_place(value: object, message: s
 def test_a_value_in_itself_is_refused() -> None:
     value: list[object] = []
     value.append(value)
-    with pytest.raises(InvalidPayloadError, match="the output can't be sent: .*Circular reference"):
+    with pytest.raises(
+        InvalidPayloadError, match=r"the output can't be sent: .*Circular reference"
+    ):
         encode(value)
 
 

@@ -51,6 +51,7 @@ class Analysis:
 @task(id="analyse-module")
 def analyse_module(module: Module, ctx: RunContext) -> Analysis:
     """Parse a file, count what is in it, and measure how complex its functions are."""
+    logger.info("reading", module=module.name, attempt=ctx.attempt.number)
     if ctx.attempt.number == 1 and is_flaky(module.name):
         raise ConnectionError(f"the disk of {module.name} does not answer (on purpose)")
     source = Path(module.path).read_text(encoding="utf-8", errors="replace")

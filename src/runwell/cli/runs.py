@@ -27,6 +27,8 @@ from runwell.core.payloads import Json, encode_json
 from runwell.core.schemas import AttemptObject, RunObject
 from runwell.core.statuses import RunStatus
 
+# A difference that a person would wonder about.
+_SHOWN_WAIT_MS = 100
 _STATUSES = [status.value for status in RunStatus]
 
 
@@ -203,8 +205,11 @@ def _duration(run: RunObject) -> str | None:
         return None
     executed = duration_text(run.duration_ms)
     waited = elapsed_ms(run) if run.finished_at else run.duration_ms
-    if waited - run.duration_ms < 100:
+    if waited - run.duration_ms < _SHOWN_WAIT_MS:
         return executed
+    if not run.duration_ms:
+        # Nobody was told how long a canceled run executed.
+        return duration_text(waited)
     return f"{executed} of execution, {duration_text(waited)} from start to end"
 
 

@@ -182,6 +182,9 @@ class Screen:
 
 def describe_problem(problem: Problem, folder: Path) -> str:
     """Where an import failed and why: `trigger/hello.py:3: SyntaxError: ...`."""
+    if not problem.file:
+        # Of the config file; the message says where.
+        return problem.message
     file = os.path.relpath(problem.file, folder) if Path(problem.file).is_absolute() else ""
     place = problem.file if not file or file.startswith("..") else file
     line = f":{problem.line}" if problem.line is not None else ""

@@ -13,6 +13,7 @@ from runwell.engine.queries import load_queries
 _sql = load_queries("logs")
 
 MAX_PAGE = 1_000
+_MAX_INTEGER = 2_147_483_647
 _MAX_ATTRIBUTES_CHARACTERS = 16_384
 
 
@@ -81,7 +82,8 @@ def _parse_cursor(after: str | None) -> tuple[int, int]:
     if after is None:
         return 0, 0
     attempt, dot, seq = after.partition(".")
-    if not (dot and attempt.isdecimal() and seq.isdecimal() and len(after) < 20):
+    are_numbers = dot and attempt.isdecimal() and seq.isdecimal() and len(after) < 20
+    if not (are_numbers and int(attempt) <= _MAX_INTEGER and int(seq) <= _MAX_INTEGER):
         raise RequestError(400, f"after: {after!r} is not the `next` of a page of log lines")
     return int(attempt), int(seq)
 

@@ -64,7 +64,9 @@ SELECT id, environment_id FROM moved;
 -- name: requeue_runs
 -- Runs that a worker gives back go into their queues again, in their old place.
 WITH moved AS (
-    UPDATE runs r SET event = 'HAND_BACK', queued_at = :now, updated_at = :now,
+    UPDATE runs r SET event = 'HAND_BACK', updated_at = :now,
+        -- One that never started keeps the time at which its time to live began.
+        queued_at = CASE WHEN r.started_at IS NULL THEN r.queued_at ELSE :now END,
         -- A number that no attempt had yet is used again.
         attempt_number = r.attempt_number - (r.execution_status = 'PENDING_EXECUTING')::integer,
         handed_back = r.handed_back + (r.execution_status <> 'PENDING_EXECUTING')::integer
@@ -72,6 +74,8 @@ WITH moved AS (
     WHERE r.id = ANY(:run_ids::text[]) AND t.from_status = r.execution_status
         AND t.event = 'HAND_BACK'
     RETURNING r.id, r.environment_id, r.subqueue_id, r.order_at,
+        CASE WHEN r.started_at IS NULL
+            THEN r.queued_at + make_interval(secs => r.ttl_seconds) END AS expires_at,
         CASE WHEN r.is_version_locked OR :pin_versions::boolean
             THEN r.background_worker_id ELSE 0 END AS background_worker_id
 ), waited_for AS MATERIALIZED (
@@ -85,8 +89,8 @@ WITH moved AS (
     -- Not `AND NOT s.has_queued`: that is as it was before we waited for who retired the subqueue.
     UPDATE subqueues s SET has_queued = true FROM ordered o WHERE s.id = o.id
 ), queued AS (
-    INSERT INTO queued_runs (run_id, subqueue_id, background_worker_id, order_at)
-    SELECT m.id, m.subqueue_id, m.background_worker_id, m.order_at
+    INSERT INTO queued_runs (run_id, subqueue_id, background_worker_id, order_at, expires_at)
+    SELECT m.id, m.subqueue_id, m.background_worker_id, m.order_at, m.expires_at
     FROM moved m JOIN waited_for w ON w.id = m.subqueue_id
 )
 SELECT id, environment_id FROM moved;
