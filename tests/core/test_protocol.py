@@ -1,6 +1,8 @@
 """Messages between server and worker."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from runwell.core.protocol import (
@@ -8,9 +10,12 @@ from runwell.core.protocol import (
     MACHINES,
     DequeueBody,
     MachineName,
+    QueueManifest,
     ReportBody,
     StartReport,
     TaskManifest,
+    clean_queue_name,
+    task_queue_name,
 )
 
 
@@ -53,3 +58,19 @@ def test_a_task_id_that_could_not_be_shown_is_refused(task_id: str) -> None:
 def test_nobody_takes_more_runs_at_once_than_can_be_handed_over() -> None:
     with pytest.raises(ValidationError):
         DequeueBody(worker_id="w", request_id="r", background_worker_ids=[], max_runs=101)
+
+
+@given(st.text(max_size=300))
+def test_a_cleaned_queue_name_is_one_or_empty_and_stays_as_it_is(text: str) -> None:
+    name = clean_queue_name(text)
+    assert clean_queue_name(name) == name
+    if name:
+        assert QueueManifest(name=name).name == name
+
+
+@pytest.mark.parametrize(
+    ("task_id", "name"),
+    [("hello", "task/hello"), ("say hello!", "task/sayhello"), ("x" * 200, "task/" + "x" * 123)],
+)
+def test_a_task_has_a_queue_of_its_own(task_id: str, name: str) -> None:
+    assert task_queue_name(task_id) == name

@@ -112,6 +112,12 @@ def test_what_is_no_instant_is_an_error() -> None:
         parse_instant("tomorrow")
 
 
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+02:00", "9999-12-31T23:59:59-02:00"])
+def test_an_instant_beyond_the_calendar_is_an_error_that_says_so(text: str) -> None:
+    with pytest.raises(ValueError, match="lies outside the years 1 to 9999 in UTC"):
+        parse_instant(text)
+
+
 @given(st.datetimes(timezones=st.just(timezone(timedelta(hours=2)))))
 def test_an_instant_reads_back_what_isoformat_writes(instant: datetime) -> None:
     try:
