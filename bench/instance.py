@@ -21,7 +21,6 @@ from bench import proc
 from bench.connection import HttpConnection
 
 _PROJECT = Path(__file__).with_name("project")
-_HAS_CLI = (Path(__file__).parents[1] / "src/runwell/worker/supervisor.py").exists()
 _START_SECONDS = 60.0
 _STOP_SECONDS = 20.0
 
@@ -222,12 +221,10 @@ def spawn_cli(
         for name, value in os.environ.items()
         if not name.startswith(("RUNWELL_", "TRIGGER_", "DATABASE_URL", "PYTHON"))
     }
-    program = [str(Path(sys.executable).with_name("runwell"))]
-    if arguments[0] == "server" and not _HAS_CLI:
-        program, arguments = [sys.executable, "-m", "runwell.app"], []
+    program = Path(sys.executable).with_name("runwell")
     with log.open("ab") as output:
         return subprocess.Popen(
-            [*program, *arguments],
+            [str(program), *arguments],
             cwd=folder,
             env={**kept, **settings},
             stdin=subprocess.DEVNULL,
