@@ -201,6 +201,9 @@ class Zygote:
     def _end_children(self) -> None:
         for pid in self._children:
             _kill_group(pid)
+        if os.getpgrp() == self._pid:
+            # What the import has started and left running is in our own group, as we are.
+            os.killpg(self._pid, signal.SIGKILL)
 
 
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024

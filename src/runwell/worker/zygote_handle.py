@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -33,6 +34,7 @@ _TOP_UP_SECONDS = 0.01
 _FORK_AGAIN_SECONDS = 1.0
 # A kept process that has had nothing to do for this long is let go.
 _KEPT_IDLE_SECONDS = 60.0
+_CLOSE_SECONDS = 5.0
 
 
 class Tenant(Protocol):
@@ -198,11 +200,15 @@ class ZygoteHandle:
         """End it with all of its children."""
         self._is_closing = True
         self._close_control()
+        # One that still imports does not read its socket.
+        seconds = _CLOSE_SECONDS if self._manifest.done() else 0
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(seconds):
                 await self._process.wait()
         except TimeoutError:
-            self._process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                # With what the import has started.
+                os.killpg(self._process.pid, signal.SIGKILL)
             await self._process.wait()
         self._end_children()
         self._close_output()

@@ -9,6 +9,7 @@ import contextlib
 import json
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -114,6 +115,7 @@ class FakeServer:
         self._changed = asyncio.Condition()
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.StreamWriter] = set()
+        self._asking: ContextVar[asyncio.StreamReader] = ContextVar("asking")
         self.max_report_bytes = 64 * 1024 * 1024
 
     @property
@@ -195,6 +197,7 @@ class FakeServer:
                 request_line, *lines = head.split("\r\n")
                 headers = dict(line.lower().split(": ", 1) for line in lines if ": " in line)
                 body = await reader.readexactly(int(headers.get("content-length", "0")))
+                self._asking.set(reader)
                 status, answer = await self._answer(request_line.split(" ")[1], headers, body)
                 if status == 0:
                     break
@@ -213,6 +216,8 @@ class FakeServer:
         self.requests[action] += 1
         faults = self._faults.get(action)
         fault = faults.pop(0) if faults else ""
+        if fault:
+            await self.notify()
         if fault == "drop":
             return 0, None
         if fault.isdecimal():
@@ -268,6 +273,9 @@ class FakeServer:
         return DequeueAnswer(runs=runs)
 
     def _give(self, body: DequeueBody) -> list[DequeuedRun]:
+        if body.worker_id not in self.workers or self._asking.get().at_eof():
+            # Nobody would read the answer.
+            return []
         again = [
             run
             for run in self.runs.values()
