@@ -18,6 +18,7 @@ from runwell.engine.embedded_programs import (
     is_reachable,
     run_program,
     sync,
+    sync_all,
 )
 from runwell.engine.postgres_process import (
     Account,
@@ -215,11 +216,11 @@ def _choose_account(cluster: Path) -> Account | None:
 
 def _hand_over(cluster: Path, account: Account | None) -> None:
     """Give a tree to the account, itself last so that a half-done pass shows, and sync it."""
-    for path in [*sorted(cluster.rglob("*"), reverse=True), cluster]:
-        if account is not None:
+    paths = [*sorted(cluster.rglob("*"), reverse=True), cluster]
+    if account is not None:
+        for path in paths:
             os.chown(path, account.uid, account.gid, follow_symlinks=False)
-        if path.is_file() or path.is_dir():
-            sync(path)
+    sync_all(paths)
 
 
 def _write_settings(cluster: Path, account: Account | None) -> None:
