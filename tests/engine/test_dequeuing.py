@@ -1,17 +1,15 @@
 """Dequeues: order, turns, limits, versions, and what they don't look at."""
 
 import asyncio
-import json
 from collections import Counter
-from typing import Any
 
 import pytest
 
 from runwell.core.errors import RequestError
 from runwell.core.protocol import LEASE_SECONDS, QueueManifest
 from runwell.engine import maintenance, queues
-from runwell.engine.db import Database, Transaction
-from runwell.engine.queries import Query, load_queries
+from runwell.engine.db import Database
+from runwell.engine.queries import load_queries
 from tests.support.factories import (
     Scene,
     check_all_at_rest,
@@ -23,6 +21,7 @@ from tests.support.factories import (
     read,
     start,
 )
+from tests.support.plans import explain
 
 _sql = load_queries("queues")
 
@@ -402,28 +401,6 @@ async def test_setting_a_limit_that_is_there_changes_no_row(db: Database) -> Non
     assert await read(db, "SELECT xmin::text FROM subqueues") == versions
 
 
-def _nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
-    return [plan, *(node for child in plan.get("Plans", []) for node in _nodes(child))]
-
-
-async def _explain(tx: Transaction, query: Query, **values: Any) -> list[dict[str, Any]]:
-    """The nodes of the plan that the pool's connections use for a query."""
-    arguments = [_literal(value) for value in query.arguments(values)]
-    await tx.execute(Query(name="prepare", text=f"PREPARE asked AS {query.text}", parameters=()))
-    plan = await tx.fetch_value(
-        Query(
-            name="explain",
-            text=f"EXPLAIN (FORMAT JSON) EXECUTE asked ({', '.join(arguments)})",
-            parameters=(),
-        )
-    )
-    return _nodes(json.loads(plan)[0]["Plan"])
-
-
-def _literal(value: object) -> str:
-    return str(value) if isinstance(value, int) else f"'{value}'"
-
-
 @pytest.mark.parametrize("has_runs", [True, False])
 async def test_a_dequeue_reads_by_its_indexes_however_much_waits(
     db: Database, has_runs: bool
@@ -433,7 +410,7 @@ async def test_a_dequeue_reads_by_its_indexes_however_much_waits(
         await _copy_runs(scene, (await scene.trigger()).run_id, 2000)
         await read(db, "ANALYZE runs, queued_runs, subqueues")
     async with db.transaction() as tx:
-        nodes = await _explain(
+        nodes = await explain(
             tx,
             _sql.dequeue_runs,
             environment_id=scene.environment.id,

@@ -19,7 +19,6 @@ from tests.support.factories import (
     fail,
     make_scene,
     make_task,
-    read,
     write_lines,
 )
 
@@ -50,28 +49,6 @@ async def test_a_run_that_is_unknown_is_not_found(db: Database) -> None:
             await scene.cancel(run_id)
         assert refused.value.status == 404
     assert (await _list(of_dev)).runs[0].status is RunStatus.QUEUED
-
-
-async def test_a_run_knows_its_relatives(db: Database) -> None:
-    scene = await make_scene(db, make_task())
-    root, parent, one, two = await scene.trigger_many(4)
-    for run_id, parent_id in ((parent, root), (one, parent), (two, parent)):
-        await read(
-            db,
-            "UPDATE runs SET parent_run_id = :parent, root_run_id = :root WHERE id = :id "
-            "RETURNING id",
-            parent=parent_id,
-            root=root,
-            id=run_id,
-        )
-    found = await scene.get(parent)
-    assert found.parent is not None
-    assert found.root is not None
-    assert (found.parent.id, found.root.id) == (root, root)
-    assert [child.id for child in found.children] == [one, two]
-    assert [child.id for child in (await scene.get(root)).children] == [parent]
-    assert (await scene.get(root)).parent is None
-    assert (await scene.get(two)).children == []
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Generator
 from dataclasses import dataclass
+from typing import cast
 
 import pytest
 
@@ -180,3 +181,15 @@ def test_a_key_of_nothing_or_of_an_unknown_scope_is_refused() -> None:
         idempotency_keys.create("")
     with pytest.raises(ValueError, match="scope='day'"):
         idempotency_keys.create("a", scope="day")  # pyright: ignore[reportArgumentType] (what is refused)
+
+
+async def test_what_a_run_triggers_names_it_as_the_parent(api: ApiServer) -> None:
+    api.will(*[TRIGGERED] * 5)
+    with activate(KeepingRuntime()):
+        await add.trigger([1])
+        await tasks.trigger("add", [1])
+        await asyncio.to_thread(lambda: runwell.sync.tasks.trigger("add", [1]))
+        add.sync.trigger([1])
+    await add.trigger([1])
+    options = [cast("dict[str, object]", body["options"]) for body in bodies(api)]
+    assert [given.get("parentRunId") for given in options] == ["run_1"] * 4 + [None]

@@ -126,11 +126,15 @@ _BY_STATUS: Final[dict[int, type[ApiError]]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClientSettings:
-    """Where the API is and how it is called. `secret_key` of None: nobody has set one."""
+    """Where the API is and how it is called. `secret_key` of None: nobody has set one.
+
+    `parent_run_id` is the run in which the call is made: what it triggers are its children.
+    """
 
     base_url: str = DEFAULT_URL
     secret_key: str | None = field(default=None, repr=False)
     version: str | None = None
+    parent_run_id: str | None = None
     retry: Retry = DEFAULT_RETRY
     timeout: Duration = DEFAULT_TIMEOUT
 

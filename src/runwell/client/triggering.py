@@ -75,6 +75,8 @@ def trigger_call(
     version = options.get("version") or settings.version
     if version is not None:
         fields["lockToVersion"] = _version(version)
+    if settings.parent_run_id is not None:
+        fields["parentRunId"] = settings.parent_run_id
     for name, value in options.items():
         if value is not None and name in _READERS:
             field, read = _READERS[name]

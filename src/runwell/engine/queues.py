@@ -5,11 +5,12 @@ for priority; subqueues of an environment take turns. See `adr/` for the locks.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from datetime import datetime
 
 from runwell.core.errors import RequestError
-from runwell.core.ids import make_id
+from runwell.core.ids import ALPHABET, ID_LENGTH, make_id
 from runwell.core.protocol import DequeueBody, DequeuedRun, MachineName, QueueContext
 from runwell.core.timing import RetryOptions
 from runwell.engine.db import Database, Row, Transaction
@@ -22,6 +23,7 @@ _sql = load_queries("queues")
 _RETIRE_AT = 16
 # So often a dequeue looks on at once when all that it saw was empty or gone after all.
 _MAX_LOOKS = 50
+_ATTEMPT_ID = re.compile(rf"attempt_([{ALPHABET}]{{{ID_LENGTH}}})[0-9]+")
 
 
 async def ensure_queue(
@@ -183,3 +185,9 @@ def _dequeued_run(row: Row) -> DequeuedRun:
 def make_attempt_id(run_id: str, number: int) -> str:
     """The public id of a run's attempt: that of the run, with the attempt's number."""
     return f"attempt_{run_id.removeprefix('run_')}{number}"
+
+
+def run_id_of_attempt(attempt_id: str) -> str | None:
+    """The run that an attempt's public id names; None when it names none."""
+    found = _ATTEMPT_ID.fullmatch(attempt_id)
+    return None if found is None else f"run_{found[1]}"

@@ -195,8 +195,9 @@ def _run_values(
     tags = list(dict.fromkeys(options.tags))
     if len(tags) > MAX_TAGS:
         raise RequestError(422, f"a run has at most {MAX_TAGS} tags, and {len(tags)} were given")
+    parent_run_id = _parent_run_id(options)
     keys = (options.concurrency_key, options.idempotency_key, options.lock_to_version)
-    for text in (*tags, *keys):
+    for text in (*tags, *keys, parent_run_id):
         if text is not None:
             _checked_text(text)
     key_lifetime = (
@@ -224,6 +225,7 @@ def _run_values(
         "payload_type": payload_type,
         "context": None if body.context is None else _encode_checked(body.context, "context"),
         "metadata": _encode_metadata(options.metadata),
+        "parent_run_id": parent_run_id,
         "tags": tags,
         "is_test": options.test,
         "max_attempts": options.max_attempts,
@@ -236,6 +238,12 @@ def _run_values(
         else encode_json({"traceparent": request.traceparent}),
         "now": now,
     }
+
+
+def _parent_run_id(options: TriggerOptions) -> str | None:
+    # Clients of 3.x name the attempt that triggers.
+    attempt_id = options.parent_attempt
+    return options.parent_run_id or (attempt_id and queues.run_id_of_attempt(attempt_id))
 
 
 def _check_task_id(task_id: str) -> None:

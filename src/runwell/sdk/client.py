@@ -8,6 +8,7 @@ from runwell.client.options import Retry, read_duration
 from runwell.client.runs import BlockingRuns, Runs
 from runwell.client.transport import ClientSettings, check_url, read_environment
 from runwell.core.timing import Duration
+from runwell.sdk.runtime import find_runtime
 
 # What `configure` was called with; the environment gives the rest.
 _configured: dict[str, object] = {}
@@ -47,6 +48,9 @@ def configure(
 def current_settings() -> ClientSettings:
     """The settings of the next call."""
     settings = read_environment()
+    runtime = find_runtime()
+    if runtime is not None:
+        settings = replace(settings, parent_run_id=runtime.ctx.run.id)
     return replace(settings, **_configured) if _configured else settings
 
 

@@ -11,11 +11,16 @@ FROM runs r LEFT JOIN background_workers b ON b.id = r.background_worker_id
 WHERE r.id = :run_id AND r.environment_id = :environment_id;
 
 -- name: find_relatives
--- Parent, root and children of a run.
-SELECT r.*, b.version FROM runs r LEFT JOIN background_workers b ON b.id = r.background_worker_id
+-- Parent, root and the first thousand children of a run, each by an index of its own.
+SELECT r.*, b.version
+FROM (
+    SELECT p.* FROM runs p WHERE p.id IN (:parent_run_id, :root_run_id)
+    UNION ALL
+    (SELECT c.* FROM runs c WHERE c.parent_run_id = :run_id ORDER BY c.id LIMIT 1000)
+) r
+LEFT JOIN background_workers b ON b.id = r.background_worker_id
 WHERE r.environment_id = :environment_id
-    AND (r.id = :parent_run_id OR r.id = :root_run_id OR r.parent_run_id = :run_id)
-ORDER BY r.id LIMIT 1000;
+ORDER BY r.id;
 
 -- name: has_run
 -- Whether an environment has this run.

@@ -33,6 +33,10 @@ WITH environment AS (
         SET run_id = excluded.run_id, expires_at = excluded.expires_at
         WHERE k.expires_at <= :now
     RETURNING run_id
+), parent AS (
+    -- A run of another environment is no relative.
+    SELECT p.id, coalesce(p.root_run_id, p.id) AS root_run_id, p.depth + 1 AS depth FROM runs p
+    WHERE p.id = :parent_run_id AND p.environment_id = :environment_id
 ), held AS (
     SELECT CASE
             WHEN :delayed_until::timestamptz > :now THEN 'DELAYED'
@@ -45,7 +49,7 @@ WITH environment AS (
         concurrency_key, order_at, priority_seconds, background_worker_id, is_version_locked,
         payload, payload_type, context, metadata, tags, is_test, idempotency_key, max_attempts,
         max_duration, machine, delayed_until, ttl, ttl_seconds, trace_context, created_at, updated_at,
-        queued_at
+        queued_at, parent_run_id, root_run_id, depth
     )
     SELECT :run_id, e.id, :task_id, h.execution_status, 'QUEUED', 0, s.queue_id, s.id,
         :concurrency_key, greatest(:now, CASE h.execution_status WHEN 'DELAYED' THEN :delayed_until END)
@@ -60,8 +64,9 @@ WITH environment AS (
         coalesce(
             :ttl_seconds, (SELECT ttl_seconds FROM task), CASE e.type WHEN 'DEVELOPMENT' THEN 600 END
         ),
-        :trace_context::jsonb, :now, :now, CASE h.execution_status WHEN 'QUEUED' THEN :now END
-    FROM environment e CROSS JOIN subqueue s CROSS JOIN held h
+        :trace_context::jsonb, :now, :now, CASE h.execution_status WHEN 'QUEUED' THEN :now END,
+        p.id, p.root_run_id, coalesce(p.depth, 0)
+    FROM environment e CROSS JOIN subqueue s CROSS JOIN held h LEFT JOIN parent p ON true
     WHERE :idempotency_key::text IS NULL OR EXISTS (SELECT FROM claimed)
     ON CONFLICT (id) DO NOTHING
     RETURNING id, execution_status, subqueue_id, order_at, ttl_seconds, background_worker_id,
