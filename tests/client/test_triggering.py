@@ -12,8 +12,9 @@ from runwell.client.management import BlockingTasks, Tasks
 from runwell.client.options import Queue, Retry, timeout
 from runwell.client.transport import ClientSettings, InternalServerError, RequestOptions
 from runwell.client.triggering import TriggerOptions, trigger_call
+from runwell.core import schemas
 from runwell.core.errors import InvalidPayloadError
-from runwell.core.schemas import TriggerBody
+from runwell.core.unbuilt import UNBUILT_FIELDS
 from tests.support.transport import FakeTransport, answer_json, fake_client
 
 SETTINGS = ClientSettings(secret_key="tr_dev_key")
@@ -28,7 +29,7 @@ def options_of(**options: object) -> dict[str, object]:
     call = trigger_call("hello", None, cast("TriggerOptions", options), SETTINGS)
     assert call.body is not None
     # The server takes exactly this, and refuses unknown fields.
-    TriggerBody.model_validate_json(call.body)
+    schemas.TriggerBody.model_validate_json(call.body)
     sent = json.loads(call.body)["options"]
     assert sent.pop("payloadType") == "application/json"
     return sent
@@ -180,8 +181,6 @@ def test_the_version_of_the_environment_is_used_unless_another_is_given() -> Non
     [
         ("dely", "a trigger has no option 'dely': did you mean 'delay'"),
         ("zzz", "a trigger has no option 'zzz': there are concurrency_key, delay"),
-        ("debounce", "'debounce' is not built yet"),
-        ("region", "'region' is not built yet"),
         ("timeout", "a trigger has no option 'timeout'"),
     ],
 )
@@ -190,6 +189,19 @@ def test_an_unknown_option_is_a_type_error_that_names_it(name: str, message: str
     with pytest.raises(TypeError, match=message):
         BlockingTasks(fake_client(transport)).trigger("hello", None, **{name: 1})  # pyright: ignore[reportArgumentType] (what is refused)
     assert transport.requests == []
+
+
+def test_an_option_that_is_not_built_is_a_type_error_that_says_so() -> None:
+    transport = FakeTransport(TRIGGERED)
+    for name, what in UNBUILT_FIELDS.items():
+        with pytest.raises(TypeError, match=rf"'{name}' can't be honoured: .* have {what} yet"):
+            BlockingTasks(fake_client(transport)).trigger("hello", None, **{name: 1})  # pyright: ignore[reportArgumentType] (what is refused)
+    assert transport.requests == []
+
+
+def test_every_option_that_is_not_built_is_one_of_the_protocol_and_not_of_the_sdk() -> None:
+    assert set(UNBUILT_FIELDS) <= set(schemas.TriggerOptions.model_fields)
+    assert not set(UNBUILT_FIELDS) & set(TriggerOptions.__annotations__)
 
 
 def test_a_task_id_is_one_part_of_the_path() -> None:

@@ -224,36 +224,6 @@ async def test_a_ttl_that_is_no_duration_is_refused(db: Database, ttl: str | int
     assert refused.value.status == 400
 
 
-@pytest.mark.parametrize(
-    "option",
-    [
-        "dependentAttempt",
-        "dependentBatch",
-        "parentBatch",
-        "debounce",
-        "region",
-        "gates",
-        "concurrency",
-        "bulkActionId",
-    ],
-)
-async def test_an_option_that_is_not_built_is_refused_by_its_name(
-    db: Database, option: str
-) -> None:
-    scene = await make_scene(db, make_task())
-    with pytest.raises(RequestError, match=rf"options\.{option} can't be honoured") as refused:
-        await scene.trigger(**_one(option, "x"))
-    assert refused.value.status == 422
-    assert await _count_runs(db) == 0
-
-
-async def test_waiting_for_the_run_is_refused_and_not_waiting_is_not(db: Database) -> None:
-    scene = await make_scene(db, make_task())
-    with pytest.raises(RequestError, match=r"options\.resumeParentOnCompletion"):
-        await scene.trigger(resumeParentOnCompletion=True)
-    await scene.trigger(resumeParentOnCompletion=False)
-
-
 async def test_a_run_locked_to_a_version_runs_on_it_only(db: Database) -> None:
     scene = await make_scene(db, make_task(queue="old"))
     old = scene.versions[0]

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from runwell.core.payloads import MAX_PAYLOAD_BYTES
+from runwell.core.unbuilt import UNBUILT_OPTIONS
 from runwell.server.routes.runs import MAX_TRIGGER_BYTES
 from tests.server.serving import Served, error_of, serving
 
@@ -48,10 +49,6 @@ BODIES: dict[str, tuple[bytes, str]] = {
         "nested deeper than 200",
     ),
     "options as a list": (b'{"options": []}', "options: must be an object"),
-    "an unknown option": (
-        b'{"options": {"maxAttemps": 3}}',
-        "options.maxAttemps: there is no such field: did you mean 'maxAttempts'?",
-    ),
     "a text for a number": (b'{"options": {"maxAttempts": "3"}}', "options.maxAttempts: "),
     "a number for a text": (b'{"options": {"concurrencyKey": 3}}', "options.concurrencyKey: "),
     "too many attempts": (b'{"options": {"maxAttempts": 251}}', "less than or equal to 250"),
@@ -78,14 +75,11 @@ async def test_a_trigger_that_does_not_fit_is_refused_and_stores_nothing(
         assert (await served.get("/api/v1/runs"))["data"] == []
 
 
-async def test_more_than_ten_tags_and_unbuilt_options_are_business_errors(
-    database_url: str,
-) -> None:
+async def test_what_breaks_a_rule_is_a_business_error(database_url: str) -> None:
     async with serving(database_url) as served:
         for options, expected in (
             ({"tags": [str(i) for i in range(11)]}, "at most 10 tags"),
             ({"queue": {"name": "???"}}, "no queue name"),
-            ({"debounce": {"key": "a", "delay": "1s"}}, "options.debounce can't be honoured"),
             ({"metadata": {"a": "x" * 300_000}}, "options.metadata is"),
             ({"payloadType": "application/store"}, ""),
         ):
@@ -93,6 +87,27 @@ async def test_more_than_ten_tags_and_unbuilt_options_are_business_errors(
             assert answer.status_code == 422, answer.text
             assert expected in error_of(answer)
         assert (await served.get("/api/v1/runs"))["data"] == []
+
+
+async def test_an_unknown_option_is_ignored_and_one_that_is_not_built_is_refused(
+    database_url: str,
+) -> None:
+    async with serving(database_url) as served:
+        for unknown in ({"maxAttemps": 3}, {"fromLater": {"a": [1]}}, {"queue": {"colour": "red"}}):
+            answer = await served.client.post(TRIGGER, json={"options": unknown})
+            assert answer.status_code == 200, answer.text
+        triggered = (await served.get("/api/v1/runs"))["data"]
+        for name, what in UNBUILT_OPTIONS.items():
+            value = True if name == "resumeParentOnCompletion" else "x"
+            answer = await served.client.post(TRIGGER, json={"options": {name: value}})
+            assert answer.status_code == 400, answer.text
+            expected = f"options.{name} can't be honoured: this Runwell doesn't have {what} yet"
+            assert error_of(answer) == expected
+            harmless = {name: False if value is True else None}
+            answer = await served.client.post(TRIGGER, json={"options": harmless})
+            assert answer.status_code == 200, answer.text
+            triggered.append(answer.json())
+        assert len((await served.get("/api/v1/runs"))["data"]) == len(triggered)
 
 
 async def test_a_payload_over_the_limit_is_refused_and_one_at_the_limit_taken(

@@ -23,6 +23,7 @@ from runwell.core.ids import Version, make_request_key
 from runwell.core.payloads import JSON_TYPE, MAX_METADATA_BYTES, Json, encode_value, parse_json
 from runwell.core.schemas import MAX_TAG_CHARACTERS, MAX_TAGS
 from runwell.core.timing import Duration, parse_duration, parse_instant
+from runwell.core.unbuilt import UNBUILT_FIELDS
 
 KEY_CHARACTERS: Final = 64
 _MAX_ATTEMPTS: Final = 250
@@ -54,12 +55,6 @@ class TriggerOptions(TypedDict, total=False):
     tags: str | Sequence[str] | None
     ttl: Duration | None
     version: str | None
-
-
-# Options of the platform's documentation and of its later versions that are not there yet.
-_NOT_BUILT: Final = frozenset(
-    {"concurrency", "debounce", "gates", "max_compute_seconds", "public_access_token", "region"}
-)
 
 
 def trigger_call(
@@ -98,8 +93,11 @@ def check_names(options: Mapping[str, object]) -> None:
     for name in options:
         if name in TriggerOptions.__annotations__:
             continue
-        if name in _NOT_BUILT:
-            raise TypeError(f"the trigger option '{name}' is not built yet in this Runwell")
+        if name in UNBUILT_FIELDS:
+            raise TypeError(
+                f"the trigger option '{name}' can't be honoured: this Runwell doesn't have "
+                f"{UNBUILT_FIELDS[name]} yet"
+            )
         near = difflib.get_close_matches(name, TriggerOptions.__annotations__, n=1)
         known = ", ".join(sorted(TriggerOptions.__annotations__))
         hint = f"did you mean '{near[0]}'?" if near else f"there are {known}"

@@ -37,11 +37,12 @@ class QueueOption(ApiModel):
 class TriggerOptions(ApiModel):
     """Options of a trigger. Every field that any documented client sends is named here.
 
-    `NOT_BUILT` lists those that Runwell refuses when they would change what happens.
+    `core/unbuilt.py` lists those that are refused when they would change what happens; a field
+    that no client is known to send is ignored.
     """
 
     model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="forbid", strict=True
+        alias_generator=to_camel, populate_by_name=True, extra="ignore", strict=True
     )
 
     payload_type: Literal[

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from pydantic.alias_generators import to_camel
+
 from runwell.core.errors import InvalidPayloadError, RequestError
 from runwell.core.ids import make_id, run_id_for_request
 from runwell.core.payloads import (
@@ -18,6 +20,7 @@ from runwell.core.payloads import (
 from runwell.core.protocol import clean_queue_name, task_queue_name
 from runwell.core.schemas import MAX_TAGS, TriggerBody, TriggerOptions
 from runwell.core.timing import parse_duration, parse_instant
+from runwell.core.unbuilt import UNBUILT_FIELDS
 from runwell.engine import queues
 from runwell.engine.db import Database
 from runwell.engine.environments import Environment
@@ -30,20 +33,6 @@ DEFAULT_KEY_LIFETIME = timedelta(days=30)
 MIN_DURATION_SECONDS, MAX_DURATION_SECONDS = 5, 2_147_483_647
 MAX_TASK_ID_CHARACTERS = 256
 MAX_PRIORITY_SECONDS = 10 * 365 * 24 * 3600
-
-# Options that clients of this protocol know, and Runwell can't honour yet. `False` and empty
-# values of them change nothing.
-_NOT_BUILT = {
-    "dependent_attempt": "waiting for a run",
-    "dependent_batch": "waiting for a batch",
-    "resume_parent_on_completion": "waiting for a run",
-    "parent_batch": "batches",
-    "debounce": "debounce",
-    "region": "regions",
-    "gates": "gates",
-    "concurrency": "concurrency gates",
-    "bulk_action_id": "bulk actions",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,12 +245,15 @@ def _check_task_id(task_id: str) -> None:
 
 
 def _refuse_what_is_not_built(options: TriggerOptions) -> None:
-    for field, what in _NOT_BUILT.items():
-        if getattr(options, field):
-            name = TriggerOptions.model_fields[field].alias or field
-            raise RequestError(
-                422, f"options.{name} can't be honoured: this Runwell doesn't have {what} yet"
-            )
+    # `False` and empty values change nothing.
+    refused = [name for name in UNBUILT_FIELDS if getattr(options, name)]
+    if refused:
+        reasons = (
+            f"options.{to_camel(name)} can't be honoured: this Runwell doesn't have "
+            f"{UNBUILT_FIELDS[name]} yet"
+            for name in refused
+        )
+        raise RequestError(400, "; ".join(reasons))
 
 
 def _encode_payload(payload: Json, payload_type: str) -> tuple[str | None, str]:

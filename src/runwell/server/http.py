@@ -146,7 +146,7 @@ def parse_model(body: bytes, model: type[ModelT], *, allows_nul: bool = False) -
         if error.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid":
             # The strict reader says where; what it takes after all is a matter of its size.
             parse_json(body)
-        problems = validation.find_problems(error, model, body)
+        problems = validation.find_problems(error, body)
         raise BadBodyError(validation.describe(problems), validation.details(problems)) from None
     if not allows_nul and any(mark in body for mark in _SUSPECT):
         parse_json(body)

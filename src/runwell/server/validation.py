@@ -3,14 +3,11 @@
 Not about JSON syntax: that is `core.payloads.parse_json`.
 """
 
-import difflib
 import json
-import types
-import typing
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from runwell.core.payloads import Json
@@ -28,13 +25,13 @@ class Problem(NamedTuple):
     message: str
 
 
-def find_problems(error: ValidationError, model: type[BaseModel], body: bytes) -> list[Problem]:
+def find_problems(error: ValidationError, body: bytes) -> list[Problem]:
     """Everything that pydantic found in a body, each place once."""
     sent = cast("Json", json.loads(body))
     messages: dict[str, list[str]] = {}
     for found in error.errors(include_url=False, include_input=False):
         path = _path(found, sent)
-        message = _message(found, model)
+        message = _message(found)
         if message not in messages.setdefault(path, []):
             messages[path].append(message)
     return [Problem(path, " or ".join(parts)) for path, parts in messages.items()]
@@ -54,12 +51,10 @@ def details(problems: Sequence[Problem]) -> list[Json]:
     return [{"path": path, "message": message} for path, message in problems[:_SHOWN_IN_DETAILS]]
 
 
-def _message(found: ErrorDetails, model: type[BaseModel]) -> str:
+def _message(found: ErrorDetails) -> str:
     match found["type"]:
         case "missing":
             return "this field is required"
-        case "extra_forbidden":
-            return f"there is no such field{_suggestion(found['loc'], model)}"
         case "model_type" | "model_attributes_type":
             return "must be an object" if found["loc"] else "the body must be a JSON object"
         case _:
@@ -82,33 +77,3 @@ def _path(found: ErrorDetails, sent: Json) -> str:
         elif index == last and found["type"] == "missing":
             path += f".{part[:_PATH_PART]}"
     return path.removeprefix(".")
-
-
-def _suggestion(loc: Sequence[int | str], model: type[BaseModel]) -> str:
-    """The field that was meant, as far as one can guess."""
-    at: type[BaseModel] | None = model
-    for part in loc[:-1]:
-        at = None if at is None or not isinstance(part, str) else _field_model(at, part)
-    if at is None:
-        return ""
-    known = [field.alias or name for name, field in at.model_fields.items()]
-    close = difflib.get_close_matches(str(loc[-1])[:64], known, n=1)
-    if close:
-        return f": did you mean {close[0]!r}?"
-    return ""
-
-
-def _field_model(model: type[BaseModel], part: str) -> type[BaseModel] | None:
-    for name, field in model.model_fields.items():
-        if part in (name, field.alias):
-            return _model_in(field.annotation)
-    return None
-
-
-def _model_in(annotation: object) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        found = (_model_in(member) for member in typing.get_args(annotation))
-        return next((member for member in found if member is not None), None)
-    return None

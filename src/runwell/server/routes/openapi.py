@@ -24,7 +24,7 @@ _DESCRIPTION = (
 )
 _Mode = Literal["validation", "serialization"]
 _ERRORS: dict[int, str] = {
-    400: "Malformed: bad JSON, a wrong type, an unknown option, an unreadable parameter.",
+    400: "Malformed: bad JSON, a wrong type, an option not built yet, an unreadable parameter.",
     401: "The secret key is missing, malformed or unknown.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
