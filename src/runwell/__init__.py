@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from runwell.sdk.idempotency import idempotency_keys
     from runwell.sdk.logger import logger
     from runwell.sdk.runtime import RunContext
+    from runwell.sdk.tags import tags
     from runwell.sdk.task import Task
 
 _MODULES = {
@@ -90,6 +91,7 @@ _MODULES = {
     "runwell.sdk.idempotency": ("idempotency_keys",),
     "runwell.sdk.logger": ("logger",),
     "runwell.sdk.runtime": ("RunContext",),
+    "runwell.sdk.tags": ("tags",),
     "runwell.sdk.task": ("Task",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
@@ -133,6 +135,7 @@ __all__ = [
     "logger",
     "queue",
     "runs",
+    "tags",
     "task",
     "tasks",
     "timeout",

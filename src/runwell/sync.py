@@ -7,5 +7,6 @@ A task has its own: `hello.sync.trigger(...)`.
 
 from runwell.sdk.client import blocking_runs as runs
 from runwell.sdk.client import blocking_tasks as tasks
+from runwell.sdk.tags import blocking_tags as tags
 
-__all__ = ["runs", "tasks"]
+__all__ = ["runs", "tags", "tasks"]

@@ -105,3 +105,17 @@ def test_the_environment_wins_over_the_local_server(served: Path) -> None:
     done = runwell("env", "-e", "prod", folder=served, environment=environment)
 
     assert done.stdout == "TRIGGER_API_URL=http://127.0.0.1:9\nTRIGGER_SECRET_KEY=tr_prod_x\n"
+
+
+def test_a_run_is_replayed_and_a_delayed_one_rescheduled(served: Path) -> None:
+    run_id = runwell("trigger", "hello", "-p", '"Ada"', "--delay", "1h", folder=served).stdout
+
+    moved = runwell_json("runs", "reschedule", run_id.strip(), "2h", folder=served)
+    again = runwell("runs", "replay", run_id.strip(), "-p", '"Grace"', folder=served)
+    refused = runwell("runs", "reschedule", again.stdout.strip(), "2h", folder=served)
+
+    found = runwell_json("runs", "show", again.stdout.strip(), folder=served)
+    assert moved["status"] == "DELAYED"
+    assert (found["payload"], found["replayOf"]) == ("Grace", run_id.strip())
+    assert refused.returncode == 1
+    assert "only a delayed run can be rescheduled" in refused.stderr

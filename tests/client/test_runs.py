@@ -289,3 +289,46 @@ def test_a_run_can_be_shown_as_json() -> None:
     shown = json.loads(runs.retrieve("run_1").model_dump_json(by_alias=True, exclude_none=True))
     assert shown["taskIdentifier"] == "hello"
     assert shown["output"] == {"a": 1}
+
+
+def test_a_replay_names_its_request_and_sends_a_payload_only_if_one_is_given() -> None:
+    runs, transport = blocking(answer_json({"id": "run_2"}))
+    assert runs.replay("run_1").id == "run_2"
+    assert transport.requests[-1].url == "http://api.test/api/v1/runs/run_1/replay"
+    assert transport.requests[-1].headers["x-trigger-request-idempotency-key"]
+    assert transport.requests[-1].body is None
+    for payload, text in ((None, "null"), ({"a": datetime(2030, 1, 1, tzinfo=UTC)}, None)):
+        runs.replay("run_1", payload=payload)
+        sent = json.loads(transport.requests[-1].body or b"")
+        assert sent["payloadType"] == "application/json"
+        assert sent["payload"] == text or json.loads(sent["payload"]) == {
+            "a": "2030-01-01T00:00:00Z"
+        }
+
+
+def test_the_replay_of_a_handle_reads_its_output_as_the_task_types_it() -> None:
+    runs, _ = blocking(answer_json({"id": "run_2"}), answer_json(run_json(output=[3])))
+    handle = RunHandle("run_1", parse_output=lambda value: sum(cast("list[int]", value)))
+    assert runs.retrieve(runs.replay(handle)).output == 3
+
+
+def test_a_delay_is_sent_as_the_api_takes_it() -> None:
+    runs, transport = blocking(answer_json(run_json("DELAYED")))
+    for delay, sent in (
+        ("1h30m", "1h30m"),
+        (timedelta(minutes=2), "120s"),
+        (datetime(2030, 1, 1, tzinfo=UTC), "2030-01-01T00:00:00+00:00"),
+    ):
+        assert runs.reschedule("run_1", delay=delay).status == "DELAYED"
+        assert json.loads(transport.requests[-1].body or b"") == {"delay": sent}
+    with pytest.raises(ValueError, match="neither a duration"):
+        runs.reschedule("run_1", delay="soon")
+
+
+def test_tags_are_checked_before_they_are_sent() -> None:
+    runs, transport = blocking(answer_json({"message": "Successfully set 1 new tags."}))
+    runs.add_tags("run_1", "a")
+    assert json.loads(transport.requests[-1].body or b"") == {"tags": ["a"]}
+    for tags in ([""], ["x" * 129], [5], [str(n) for n in range(11)]):
+        with pytest.raises(ValueError, match="tags: "):
+            runs.add_tags("run_1", cast("list[str]", tags))

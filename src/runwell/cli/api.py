@@ -8,11 +8,12 @@ from runwell.client.api import ApiClient
 from runwell.client.options import Retry
 from runwell.client.transport import Call, ClientSettings, json_body
 from runwell.core.ids import make_request_key
-from runwell.core.payloads import Json
+from runwell.core.payloads import JSON_TYPE, Json
 from runwell.core.schemas import (
     CanceledRun,
     LogLine,
     LogPage,
+    ReplayedRun,
     RunList,
     RunListItem,
     RunObject,
@@ -71,6 +72,28 @@ class Api:
         """Cancel a run and return its id; one that has ended stays as it is."""
         call = Call(method="POST", path=f"/api/v2/runs/{quote(run_id, safe='')}/cancel")
         return self._client.run_blocking(self._client.ask(call, CanceledRun)).id
+
+    def replay(self, run_id: str, payload: str | None) -> str:
+        """Trigger a copy of a run and return its id; with another payload (JSON text) if given."""
+        body = None
+        if payload is not None:
+            body = json_body({"payload": payload, "payloadType": JSON_TYPE})
+        call = Call(
+            method="POST",
+            path=f"/api/v1/runs/{quote(run_id, safe='')}/replay",
+            body=body,
+            headers={"x-trigger-request-idempotency-key": make_request_key()},
+        )
+        return self._client.run_blocking(self._client.ask(call, ReplayedRun)).id
+
+    def reschedule(self, run_id: str, delay: str) -> RunObject:
+        """Give a delayed run another delay."""
+        call = Call(
+            method="POST",
+            path=f"/api/v1/runs/{quote(run_id, safe='')}/reschedule",
+            body=json_body({"delay": delay}),
+        )
+        return self._client.run_blocking(self._client.ask(call, RunObject))
 
     def read_log(self, run_id: str, after: str | None) -> tuple[list[LogLine], str | None]:
         """All lines of a run after a cursor, and the cursor to read on from."""

@@ -1,4 +1,4 @@
-"""`runwell runs`: list, show, logs, cancel."""
+"""`runwell runs`: list, show, logs; `run_changes` has the commands that change runs."""
 
 import click
 from rich.text import Text
@@ -16,13 +16,12 @@ from runwell.cli.output import (
     Output,
     duration_text,
     end,
-    print_error,
     status_text,
     styled,
     time_text,
     with_output,
 )
-from runwell.client.transport import ApiError
+from runwell.cli.run_changes import cancel, replay, reschedule
 from runwell.core.payloads import Json, encode_json
 from runwell.core.schemas import AttemptObject, RunObject
 from runwell.core.statuses import RunStatus
@@ -34,7 +33,7 @@ _STATUSES = [status.value for status in RunStatus]
 
 @click.group()
 def runs() -> None:
-    """Look at runs, and cancel them."""
+    """Look at runs, cancel them, and run them again."""
 
 
 @runs.command(
@@ -127,6 +126,7 @@ def show(output: Output, api: Api, run_id: str) -> None:
             "started": time_text(run.started_at) or None,
             "finished": time_text(run.finished_at) or None,
             "duration": _duration(run),
+            "replay of": run.replay_of,
             "parent": run.related_runs.parent.id if run.related_runs.parent else None,
             "children": " ".join(child.id for child in run.related_runs.children) or None,
             "payload": _json_text(run.payload),
@@ -173,31 +173,8 @@ def logs(output: Output, api: Api, run_id: str, follow: bool) -> None:
         output.note(styled("the run has written nothing", "dim"))
 
 
-@runs.command(epilog="Example: runwell runs cancel run_1234 run_5678")
-@click.argument("run_ids", metavar="RUN...", nargs=-1, required=True)
-@with_output
-@with_api
-def cancel(output: Output, api: Api, run_ids: tuple[str, ...]) -> None:
-    """Cancel runs: one that waits at once, one that executes is told to stop.
-
-    A run that has ended already stays as it is.
-    """
-    has_failed = False
-    done: list[RunObject] = []
-    for run_id in run_ids:
-        try:
-            run = api.retrieve(api.cancel(run_id))
-        except ApiError as error:
-            if len(run_ids) == 1:
-                raise
-            has_failed = True
-            print_error(f"{run_id}: {error}", is_json=output.is_json)
-            continue
-        done.append(run)
-        has_ended = "" if run.is_cancelled else " (it had ended already)"
-        output.line(run.id, "  ", status_text(run.status), has_ended)
-    output.document([{"id": run.id, "status": run.status} for run in done])
-    end(1 if has_failed else 0)
+for _command in (cancel, replay, reschedule):
+    runs.add_command(_command)
 
 
 def _duration(run: RunObject) -> str | None:

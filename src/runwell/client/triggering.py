@@ -128,7 +128,8 @@ def _concurrency_key(value: object) -> Json:
     return value
 
 
-def _delay(value: object) -> Json:
+def read_delay(value: object) -> Json:
+    """A delay as the API takes it: a duration, or an ISO date; raises ValueError."""
     if isinstance(value, datetime):
         return read_instant("delay", value).astimezone(UTC).isoformat()
     if isinstance(value, str):
@@ -168,7 +169,8 @@ def _queue(value: object) -> Json:
     return fields
 
 
-def _tags(value: object) -> Json:
+def read_tags(value: object) -> Json:
+    """Tags as the API takes them; raises ValueError."""
     tags = [value] if isinstance(value, str) else list(cast("Sequence[object]", value))
     for tag in tags:
         if not isinstance(tag, str) or not 1 <= len(tag) <= MAX_TAG_CHARACTERS:
@@ -204,7 +206,7 @@ def _version(value: str) -> str:
 #: How an option is called in the API, and how its value is read.
 _READERS: Final[dict[str, tuple[str, Callable[[object], Json]]]] = {
     "concurrency_key": ("concurrencyKey", _concurrency_key),
-    "delay": ("delay", _delay),
+    "delay": ("delay", read_delay),
     "idempotency_key": ("idempotencyKey", _idempotency_key),
     "idempotency_key_ttl": ("idempotencyKeyTTL", _idempotency_key_ttl),
     "machine": ("machine", lambda value: read_machine(cast("MachineOption", value))),
@@ -216,6 +218,6 @@ _READERS: Final[dict[str, tuple[str, Callable[[object], Json]]]] = {
     "metadata": ("metadata", _metadata),
     "priority": ("priority", _priority),
     "queue": ("queue", _queue),
-    "tags": ("tags", _tags),
+    "tags": ("tags", read_tags),
     "ttl": ("ttl", _ttl),
 }

@@ -186,6 +186,8 @@ class RunObject(RunSummary):
     related_runs: RelatedRuns = RelatedRuns()
     attempts: list[AttemptObject] = []
     attempt_count: int = 0
+    #: The run that this one is a replay of (ours, no counterpart there).
+    replay_of: str | None = None
 
 
 class Pagination(ApiModel):
@@ -224,6 +226,37 @@ class CanceledRun(ApiModel):
     """What a cancel answers."""
 
     id: str
+
+
+class ReplayBody(ApiModel):
+    """`POST /api/v1/runs/{runId}/replay`: what is to differ from the original; may be left out."""
+
+    payload: Json = None
+    payload_type: Literal["application/json", "application/super+json", "text/plain"] = JSON_TYPE
+
+
+class ReplayedRun(ApiModel):
+    """What a replay answers: the new run."""
+
+    id: str
+
+
+class RescheduleBody(ApiModel):
+    """`POST /api/v1/runs/{runId}/reschedule`: a duration from now, or a date."""
+
+    delay: str
+
+
+class TagsBody(ApiModel):
+    """`POST /api/v1/runs/{runId}/tags`."""
+
+    tags: Tags
+
+
+class MessageAnswer(ApiModel):
+    """What was done, as a sentence."""
+
+    message: str
 
 
 class ErrorBody(ApiModel):

@@ -59,6 +59,7 @@ class Run:
     depth: int
     trigger_function: str
     batch_id: str | None
+    replay_of: str | None
     attempt_number: int
     duration_ms: int
     created_at: datetime
@@ -117,7 +118,7 @@ async def get_run(tx: Transaction, environment: Environment, run_id: str) -> Run
     """A run with its attempts and relatives; raises RequestError 404 when there is none."""
     row = await tx.fetch_one(_sql.find_run, run_id=run_id, environment_id=environment.id)
     if row is None:
-        raise _not_found(run_id, environment)
+        raise no_such_run(run_id, environment)
     parent_id, root_id = row["parent_run_id"], row["root_run_id"]
     relatives: dict[str, Row] = {}
     if row["has_children"] or parent_id is not None or root_id is not None:
@@ -181,7 +182,7 @@ async def cancel_run(
     async def act(tx: Transaction) -> Canceled:
         held = await lock_run(tx, run_id)
         if held is None or held.environment_id != environment.id:
-            raise _not_found(run_id, environment)
+            raise no_such_run(run_id, environment)
         moved = await tx.fetch_value(
             _sql.cancel_run, run_id=run_id, error=encode_error(_CANCELED), now=now
         )
@@ -205,11 +206,12 @@ async def read_logs(
 ) -> LogPage:
     """A page of what a run's attempts wrote; raises RequestError 404 or 400."""
     if not await tx.fetch_value(_sql.has_run, run_id=run_id, environment_id=environment.id):
-        raise _not_found(run_id, environment)
+        raise no_such_run(run_id, environment)
     return await logs.read_lines(tx, run_id, after=after, limit=limit)
 
 
-def _not_found(run_id: str, environment: Environment) -> RequestError:
+def no_such_run(run_id: str, environment: Environment) -> RequestError:
+    """The refusal of a run that an environment doesn't have."""
     return RequestError(
         404,
         f"there is no run {run_id[:64]} in the environment {environment.slug} of project "
@@ -245,6 +247,7 @@ def _run(
         depth=row["depth"],
         trigger_function=row["trigger_function"],
         batch_id=row["batch_id"],
+        replay_of=row["replay_of"],
         attempt_number=row["attempt_number"],
         duration_ms=row["duration_ms"],
         created_at=row["created_at"],

@@ -37,12 +37,17 @@ MAX_PRIORITY_SECONDS = 10 * 365 * 24 * 3600
 
 @dataclass(frozen=True, kw_only=True)
 class TriggerRequest:
-    """One trigger as it came in; `request_key` is the same when it is sent again."""
+    """One trigger as it came in; `request_key` is the same when it is sent again.
+
+    `run_id`: the id that the run is to have, made before; `replay_of`: the run that it copies.
+    """
 
     task_id: str
     body: TriggerBody
     request_key: str | None = None
     traceparent: str | None = None
+    run_id: str | None = None
+    replay_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +202,8 @@ def _run_values(
     ttl, ttl_seconds = _ttl(options.ttl)
     key = request.request_key
     return {
-        "run_id": make_id("run", now)
-        if key is None
-        else run_id_for_request(environment.id, key, now),
+        "run_id": request.run_id
+        or (make_id("run", now) if key is None else run_id_for_request(environment.id, key, now)),
         "environment_id": environment.id,
         "task_id": request.task_id,
         "version": options.lock_to_version,
@@ -217,6 +221,7 @@ def _run_values(
         "parent_run_id": parent_run_id,
         "tags": tags,
         "is_test": options.test,
+        "replay_of": request.replay_of,
         "max_attempts": options.max_attempts,
         "max_duration": _max_duration(options.max_duration),
         "machine": options.machine,

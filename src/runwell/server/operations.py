@@ -33,13 +33,14 @@ class Parameter:
 class Operation:
     """One method of one path. `refusals` says in what cases it answers which 4xx."""
 
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", "PUT"]
     path: str
     endpoint: Endpoint
     name: str
     summary: str
     tag: str
     body: type[BaseModel] | None = None
+    needs_body: bool = True
     answer: type[BaseModel] | None = None
     answer_description: str = "Done."
     parameters: tuple[Parameter, ...] = ()

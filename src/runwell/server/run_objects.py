@@ -45,6 +45,7 @@ def run_object(run: Run, *, is_4x: bool) -> RunObject:
         ),
         attempts=[_attempt(attempt) for attempt in run.attempts],
         attempt_count=run.attempt_number,
+        replay_of=run.replay_of,
     )
 
 

@@ -1,9 +1,10 @@
 -- name: find_due_runs
--- Runs whose delay or backoff is over.
+-- Runs whose delay or backoff is over. The timers are locked with them: a run that was rescheduled
+-- while this was on its way is seen at its new instant.
 SELECT r.id, e.type = 'DEVELOPMENT' AS is_development
 FROM run_timers t JOIN runs r ON r.id = t.run_id JOIN environments e ON e.id = r.environment_id
 WHERE t.due_at <= :now
-ORDER BY t.due_at LIMIT :most FOR NO KEY UPDATE OF r SKIP LOCKED;
+ORDER BY t.due_at LIMIT :most FOR NO KEY UPDATE OF r, t SKIP LOCKED;
 
 -- name: find_expired_runs
 -- Queued runs whose time to live has passed.

@@ -49,7 +49,7 @@ WITH environment AS (
         concurrency_key, order_at, priority_seconds, background_worker_id, is_version_locked,
         payload, payload_type, context, metadata, tags, is_test, idempotency_key, max_attempts,
         max_duration, machine, delayed_until, ttl, ttl_seconds, trace_context, created_at, updated_at,
-        queued_at, parent_run_id, root_run_id, depth
+        queued_at, parent_run_id, root_run_id, depth, replay_of
     )
     SELECT :run_id, e.id, :task_id, h.execution_status, 'QUEUED', 0, s.queue_id, s.id,
         :concurrency_key, greatest(:now, CASE h.execution_status WHEN 'DELAYED' THEN :delayed_until END)
@@ -65,7 +65,7 @@ WITH environment AS (
             :ttl_seconds, (SELECT ttl_seconds FROM task), CASE e.type WHEN 'DEVELOPMENT' THEN 600 END
         ),
         :trace_context::jsonb, :now, :now, CASE h.execution_status WHEN 'QUEUED' THEN :now END,
-        p.id, p.root_run_id, coalesce(p.depth, 0)
+        p.id, p.root_run_id, coalesce(p.depth, 0), :replay_of
     FROM environment e CROSS JOIN subqueue s CROSS JOIN held h LEFT JOIN parent p ON true
     WHERE :idempotency_key::text IS NULL OR EXISTS (SELECT FROM claimed)
     ON CONFLICT (id) DO NOTHING

@@ -127,7 +127,7 @@ def _describe(
     if operation.body is not None:
         schema = references[operation.body, "validation"]
         described["requestBody"] = {
-            "required": True,
+            "required": operation.needs_body,
             "content": {"application/json": {"schema": schema}},
         }
     return described

@@ -1,0 +1,118 @@
+"""What is done to runs after their trigger: replay, reschedule, add tags."""
+
+from starlette.requests import Request
+
+from runwell.core.payloads import MAX_PAYLOAD_BYTES
+from runwell.core.schemas import (
+    MessageAnswer,
+    ReplayBody,
+    ReplayedRun,
+    RescheduleBody,
+    RunObject,
+    TagsBody,
+)
+from runwell.engine import replays, rescheduling, run_tags
+from runwell.server.backend import Backend
+from runwell.server.http import (
+    MEGABYTE,
+    Answer,
+    answer,
+    parse_model,
+    path_text,
+    read_body,
+    read_model,
+)
+from runwell.server.operations import Operation, Parameter
+from runwell.server.run_objects import is_4x, run_object
+
+_NO_RUN = (404, "There is no such run in the key's environment.")
+REQUEST_KEY = Parameter(
+    name="x-trigger-request-idempotency-key",
+    place="header",
+    description="A UUID version 7 that is the same when this request is sent again",
+)
+
+
+async def replay(request: Request, backend: Backend) -> Answer:
+    """Trigger a copy of a run; the body says what is to differ, if anything."""
+    environment = await backend.authenticate(request)
+    run_id = path_text(request, "runId")
+    raw = await read_body(request, limit=2 * MAX_PAYLOAD_BYTES + MEGABYTE)
+    changed = None
+    # Clients that send no body send a content type all the same.
+    body = parse_model(raw, ReplayBody) if raw.strip() else ReplayBody()
+    if "payload" in body.model_fields_set:
+        changed = replays.ChangedPayload(payload=body.payload, payload_type=body.payload_type)
+    replayed = await replays.replay_run(
+        backend.db,
+        environment,
+        run_id,
+        changed=changed,
+        request_key=request.headers.get(REQUEST_KEY.name),
+        now=backend.now(),
+    )
+    backend.wake_dequeuers((environment.id,))
+    return answer(ReplayedRun(id=replayed.run_id))
+
+
+async def reschedule(request: Request, backend: Backend) -> Answer:
+    """Give a delayed run another delay."""
+    environment = await backend.authenticate(request)
+    run_id = path_text(request, "runId")
+    body = await read_model(request, RescheduleBody)
+    run = await rescheduling.reschedule_run(
+        backend.db, environment, run_id, body.delay, now=backend.now()
+    )
+    return answer(run_object(run, is_4x=is_4x(request)))
+
+
+async def add_tags(request: Request, backend: Backend) -> Answer:
+    """Add tags that a run doesn't have yet."""
+    environment = await backend.authenticate(request)
+    run_id = path_text(request, "runId")
+    body = await read_model(request, TagsBody)
+    added = await run_tags.add_tags(backend.db, environment, run_id, body.tags, now=backend.now())
+    message = f"Successfully set {added} new tags." if added else "No new tags to add"
+    return answer(MessageAnswer(message=message))
+
+
+operations: list[Operation] = [
+    Operation(
+        method="POST",
+        path="/api/v1/runs/{runId}/replay",
+        endpoint=replay,
+        name="replayRun",
+        summary="Trigger a copy of a run on the latest version",
+        tag="runs",
+        body=ReplayBody,
+        needs_body=False,
+        answer=ReplayedRun,
+        answer_description="The new run.",
+        parameters=(REQUEST_KEY,),
+        refusals=(_NO_RUN, (422, "The run can't be triggered again.")),
+    ),
+    Operation(
+        method="POST",
+        path="/api/v1/runs/{runId}/reschedule",
+        endpoint=reschedule,
+        name="rescheduleRun",
+        summary="Give a delayed run another delay",
+        tag="runs",
+        body=RescheduleBody,
+        answer=RunObject,
+        answer_description="The run, with its new delay.",
+        refusals=((400, "The run isn't delayed, or the delay is unreadable or over."), _NO_RUN),
+    ),
+    Operation(
+        method="POST",
+        path="/api/v1/runs/{runId}/tags",
+        endpoint=add_tags,
+        name="addTags",
+        summary="Add tags to a run",
+        tag="runs",
+        body=TagsBody,
+        answer=MessageAnswer,
+        answer_description="How many tags are new.",
+        refusals=(_NO_RUN, (422, "The run would have more than ten tags.")),
+    ),
+]
