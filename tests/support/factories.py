@@ -38,7 +38,26 @@ from runwell.core.protocol import (
 )
 from runwell.core.schemas import TriggerBody, TriggerOptions
 from runwell.core.timing import RetryOptions
-from runwell.engine import attempts, deployments, environments, queues, runs, triggering, workers
+from runwell.core.waits import (
+    CompletedWait,
+    DateWait,
+    ReceivedWait,
+    ResumeBody,
+    RunsWait,
+    TokenWait,
+    WaitAnswer,
+    WaitBody,
+)
+from runwell.engine import (
+    attempts,
+    deployments,
+    environments,
+    queues,
+    runs,
+    triggering,
+    waitpoints,
+    workers,
+)
 from runwell.engine.db import Database, Row, Transaction
 from runwell.engine.environments import Environment
 from runwell.engine.queries import parse_queries
@@ -221,6 +240,38 @@ class Supervisor:
             db or self.db, self.scene.environment, body, now=self.scene.now
         )
 
+    async def wait(
+        self,
+        run: DequeuedRun,
+        *waits: RunsWait | DateWait | TokenWait,
+        is_blocked: bool = True,
+        received: Sequence[str] = (),
+        db: Database | None = None,
+    ) -> WaitAnswer:
+        """A run begins these waits, and can do nothing else unless said otherwise."""
+        body = WaitBody(
+            worker_id=self.id,
+            run_id=run.run_id,
+            snapshot_id=run.snapshot_id,
+            waits=list(waits),
+            is_blocked=is_blocked,
+            received=list(received),
+        )
+        return await waitpoints.begin_waits(
+            db or self.db, self.scene.environment, body, now=self.scene.now
+        )
+
+    async def resume(self, *received: CompletedWait) -> list[CompletedWait]:
+        """The results there are now, after saying which ones were received."""
+        body = ResumeBody(
+            worker_id=self.id,
+            received=[
+                ReceivedWait(run_id=wait.run_id, snapshot_id=wait.snapshot_id, wait_id=wait.wait_id)
+                for wait in received
+            ],
+        )
+        return await waitpoints.list_results(self.db, self.scene.environment, body)
+
     async def disconnect(self) -> None:
         """End."""
         await workers.disconnect(self.db, self.scene.environment, self.id, now=self.scene.now)
@@ -344,10 +395,12 @@ _BROKEN = {
     "an environment counts other than what is leased": """
         SELECT c.environment_id, c.running FROM environment_concurrency c WHERE c.running <> (
             SELECT count(*) FROM runs r
-            WHERE r.environment_id = c.environment_id AND r.lease_id IS NOT NULL)""",
+            WHERE r.environment_id = c.environment_id AND r.lease_id IS NOT NULL
+                AND r.released_slots < 1)""",
     "a subqueue counts other than what is leased": """
         SELECT s.id, s.running FROM subqueues s WHERE s.running <> (
-            SELECT count(*) FROM runs r WHERE r.subqueue_id = s.id AND r.lease_id IS NOT NULL)""",
+            SELECT count(*) FROM runs r WHERE r.subqueue_id = s.id AND r.lease_id IS NOT NULL
+                AND r.released_slots < 2)""",
     "a queued run isn't in its queue, or another one is": """
         SELECT r.id, r.execution_status FROM runs r FULL JOIN queued_runs q ON q.run_id = r.id
         WHERE (q.run_id IS NOT NULL) <> (r.execution_status = 'QUEUED')
@@ -370,6 +423,25 @@ _BROKEN = {
         ) x WHERE NOT EXISTS (
             SELECT FROM run_transitions t WHERE t.from_status = x.before AND t.event = x.event
                 AND t.to_status = x.execution_status)""",
+    "a run that no worker holds waits, or has given slots back": """
+        SELECT r.id, r.released_slots FROM runs r WHERE r.lease_id IS NULL AND (
+            r.released_slots <> 0 OR EXISTS (SELECT FROM run_waits w WHERE w.run_id = r.id)
+            OR EXISTS (SELECT FROM resuming_runs z WHERE z.run_id = r.id))""",
+    "a run waits for a slot and isn't in the list, or the other way around": """
+        SELECT r.id, r.execution_status FROM runs r FULL JOIN resuming_runs z ON z.run_id = r.id
+        WHERE (z.run_id IS NOT NULL) <> (r.execution_status = 'QUEUED_EXECUTING')
+            AND r.execution_status IS DISTINCT FROM 'PENDING_CANCEL'""",
+    "a run has ended and its waitpoint is open": """
+        SELECT p.id FROM waitpoints p JOIN runs r ON r.id = p.run_id
+        WHERE (p.status = 'COMPLETED') <> (r.execution_status = 'FINISHED')""",
+    "a run is blocked though a wait of it is complete and nobody will look": """
+        SELECT r.id FROM runs r
+        WHERE r.execution_status = 'EXECUTING_WITH_WAITPOINTS'
+            AND NOT EXISTS (SELECT FROM run_wakes k WHERE k.run_id = r.id)
+            AND EXISTS (
+                SELECT FROM run_waits w JOIN waitpoints p ON p.id = w.waitpoint_id
+                WHERE w.run_id = r.id
+                GROUP BY w.wait_id HAVING bool_and(p.status = 'COMPLETED'))""",
     "an attempt runs without a worker": """
         SELECT a.run_id, a.number FROM run_attempts a JOIN runs r ON r.id = a.run_id
         WHERE a.status = 'EXECUTING' AND (r.lease_id IS NULL OR a.number <> r.attempt_number)""",

@@ -52,6 +52,8 @@ class AppliedReports:
 
     results: list[Literal["accepted", "stale"]]
     environment_ids: set[int]
+    #: Whether runs that wait may go on now.
+    lets_runs_continue: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,7 @@ class HeldRun:
     retry: RetryOptions
     is_development: bool
     worker_id: str | None
+    is_awaited: bool
     has_ended: bool = False
 
 
@@ -120,7 +123,8 @@ async def apply_reports(
             results.append("accepted")
         await _apply(tx, changes, pin_versions=not environment.is_development, now=now)
         freed = {environment.id} if changes.ends or changes.hand_backs else set[int]()
-        return AppliedReports(results=results, environment_ids=freed)
+        is_awaited = any(run.has_ended and run.is_awaited for run in held.values())
+        return AppliedReports(results=results, environment_ids=freed, lets_runs_continue=is_awaited)
 
     return await db.run(act)
 
@@ -202,6 +206,7 @@ def _held_run(row: Row) -> HeldRun:
         retry=retry,
         is_development=row["environment_type"] == "DEVELOPMENT",
         worker_id=row["worker_id"],
+        is_awaited=row["is_awaited"],
     )
 
 

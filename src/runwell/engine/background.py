@@ -8,28 +8,39 @@ from dataclasses import dataclass
 
 from runwell.core.protocol import LEASE_SECONDS
 from runwell.core.timing import Clock
-from runwell.engine import maintenance, timers, workers
+from runwell.engine import maintenance, timers, waitpoints, workers
 from runwell.engine.db import Database, DatabaseUnavailableError
 from runwell.engine.notifications import Signals
 
 _log = logging.getLogger(__name__)
 
+#: Woken when runs that wait may be able to go on.
+WAITS_TOPIC = "waits"
+#: Woken when a date was set that may be sooner than all others.
+DATES_TOPIC = "dates"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Loop:
-    """`tick` does one batch and returns how much it did; at `full` it is called again at once."""
+    """`tick` does one batch and returns how much it did; at `full` it is called again at once.
+
+    `pause` waits for the next tick, for `interval_seconds` at most; it gets the version that its
+    topic had before the tick, so that what was woken meanwhile is not slept through.
+    """
 
     name: str
     interval_seconds: float
     tick: Callable[[], Awaitable[int]]
     full: int = 1_000_000_000
     first_after_seconds: float = 0.0
+    nudges: "Nudges | None" = None
 
     async def run(self) -> None:
         """Tick until canceled; a tick that fails is logged and tried again."""
         await asyncio.sleep(self.first_after_seconds)
         while True:
             done = 0
+            version = self.nudges.version() if self.nudges is not None else 0
             try:
                 done = await self.tick()
             except DatabaseUnavailableError as error:
@@ -41,42 +52,119 @@ class Loop:
             except Exception:  # noqa: BLE001
                 _log.exception("loop_failed", extra={"fields": {"loop": self.name}})
             if done < self.full:
-                await asyncio.sleep(self.interval_seconds)
+                if self.nudges is not None:
+                    await self.nudges.wait(version, self.interval_seconds)
+                else:
+                    await asyncio.sleep(self.interval_seconds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nudges:
+    """A topic that lets a loop tick before its interval is over."""
+
+    signals: Signals
+    topic: str
+    #: How long until there will be something to do, if that is known.
+    seconds_left: Callable[[], Awaitable[float | None]] | None = None
+
+    def version(self) -> int:
+        """Read before the tick."""
+        return self.signals.version(self.topic)
+
+    async def wait(self, version: int, seconds: float) -> None:
+        """Until woken since `version`, or there is something to do, or `seconds` have passed."""
+        left = None
+        with contextlib.suppress(DatabaseUnavailableError):
+            left = await self.seconds_left() if self.seconds_left is not None else None
+        if left is not None:
+            seconds = min(seconds, max(left, 0.0))
+        await self.signals.wait(self.topic, version, seconds)
 
 
 def list_loops(db: Database, signals: Signals, clock: Clock, lease_seconds: float) -> list[Loop]:
     """Everything that happens by itself."""
+    return [
+        *_list_timer_loops(db, signals, clock),
+        *_list_wait_loops(db, signals, clock),
+        *_list_maintenance_loops(db, signals, clock, lease_seconds),
+    ]
 
-    def wake(environment_ids: set[int]) -> int:
-        for environment_id in environment_ids:
-            signals.wake(f"runs:{environment_id}")
-        return len(environment_ids)
 
+def _list_timer_loops(db: Database, signals: Signals, clock: Clock) -> list[Loop]:
     async def enqueue_due_runs() -> int:
         count, environment_ids = await timers.enqueue_due_runs(db, now=clock.now())
-        wake(environment_ids)
+        _wake(signals, environment_ids)
         return count
 
     async def expire_due_runs() -> int:
-        return await timers.expire_due_runs(db, now=clock.now())
+        count = await timers.expire_due_runs(db, now=clock.now())
+        if count:
+            signals.wake_here(WAITS_TOPIC)
+        return count
 
+    return [
+        Loop(name="due_runs", interval_seconds=0.1, tick=enqueue_due_runs, full=timers.BATCH),
+        Loop(name="expiry", interval_seconds=0.5, tick=expire_due_runs, full=timers.BATCH),
+    ]
+
+
+def _list_wait_loops(db: Database, signals: Signals, clock: Clock) -> list[Loop]:
+    async def continue_runs() -> int:
+        continued = await waitpoints.continue_runs(db, now=clock.now())
+        for worker_id in continued.worker_ids:
+            signals.wake(f"resume:{worker_id}")
+        return continued.seen
+
+    async def complete_due_waitpoints() -> int:
+        count = await waitpoints.complete_due_waitpoints(db, now=clock.now())
+        if count:
+            signals.wake_here(WAITS_TOPIC)
+        return count
+
+    async def seconds_to_next_date() -> float | None:
+        due_at = await waitpoints.find_next_due(db)
+        return None if due_at is None else (due_at - clock.now()).total_seconds()
+
+    return [
+        Loop(
+            name="waits",
+            interval_seconds=0.5,
+            tick=continue_runs,
+            full=1,
+            nudges=Nudges(signals=signals, topic=WAITS_TOPIC),
+        ),
+        Loop(
+            name="dates",
+            interval_seconds=0.5,
+            tick=complete_due_waitpoints,
+            full=waitpoints.BATCH,
+            nudges=Nudges(signals=signals, topic=DATES_TOPIC, seconds_left=seconds_to_next_date),
+        ),
+    ]
+
+
+def _list_maintenance_loops(
+    db: Database, signals: Signals, clock: Clock, lease_seconds: float
+) -> list[Loop]:
     async def take_lost_runs() -> int:
-        return wake(await workers.take_lost_runs(db, now=clock.now()))
+        count = _wake(signals, await workers.take_lost_runs(db, now=clock.now()))
+        if count:
+            signals.wake_here(WAITS_TOPIC)
+        return count
 
     async def release_waiting_runs() -> int:
-        return wake(await maintenance.release_waiting_runs(db, now=clock.now()))
+        return _wake(signals, await maintenance.release_waiting_runs(db, now=clock.now()))
 
     async def retire_empty_subqueues() -> int:
         return await maintenance.retire_empty_subqueues(db)
 
     async def tidy() -> int:
         await maintenance.delete_expired_keys(db, now=clock.now())
+        await maintenance.delete_old_waitpoints(db, now=clock.now())
         await workers.delete_old_workers(db, now=clock.now())
         return 0
 
     return [
-        Loop(name="due_runs", interval_seconds=0.1, tick=enqueue_due_runs, full=timers.BATCH),
-        Loop(name="expiry", interval_seconds=0.5, tick=expire_due_runs, full=timers.BATCH),
         # After an outage of the server all leases have ended. Workers that live get the time to
         # renew theirs before anything is taken from them.
         Loop(
@@ -90,6 +178,12 @@ def list_loops(db: Database, signals: Signals, clock: Clock, lease_seconds: floa
         Loop(name="empty_subqueues", interval_seconds=2.0, tick=retire_empty_subqueues, full=500),
         Loop(name="tidying", interval_seconds=60.0, tick=tidy),
     ]
+
+
+def _wake(signals: Signals, environment_ids: set[int]) -> int:
+    for environment_id in environment_ids:
+        signals.wake(f"runs:{environment_id}")
+    return len(environment_ids)
 
 
 @contextlib.asynccontextmanager

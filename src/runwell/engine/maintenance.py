@@ -37,5 +37,11 @@ async def delete_expired_keys(db: Database, *, now: datetime) -> None:
         await tx.execute(_sql.delete_expired_keys, now=now, most=_MOST)
 
 
+async def delete_old_waitpoints(db: Database, *, now: datetime) -> None:
+    """Forget dates and tokens that are complete for long, when no run has yet to hear of them."""
+    async with db.connection() as tx:
+        await tx.execute(_sql.delete_old_waitpoints, now=now, most=_MOST)
+
+
 async def _release(db: Database, environment_id: int, now: datetime) -> int:
     return await db.run(lambda tx: deployments.release_waiting_runs(tx, environment_id, now=now))

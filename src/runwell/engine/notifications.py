@@ -59,11 +59,11 @@ class Signals:
                 await self._task
             self._task = None
         for name in list(self._topics):
-            self._wake_here(name)
+            self.wake_here(name)
 
     def wake(self, topic: str) -> None:
         """Wake the waiters of a topic: those of this server at once, the others within 20 ms."""
-        self._wake_here(topic)
+        self.wake_here(topic)
         if self._task is not None:
             self._outgoing[topic] = None
             self._has_outgoing.set()
@@ -91,7 +91,8 @@ class Signals:
                 self._topics.pop(topic, None)
         return True
 
-    def _wake_here(self, topic: str) -> None:
+    def wake_here(self, topic: str) -> None:
+        """Wake the waiters of this server alone."""
         found = self._topics.get(topic)
         if found is None:
             found = self._topics[topic] = _Topic()
@@ -115,7 +116,7 @@ class Signals:
             await connection.add_listener(_CHANNEL, self._hear)
             # What happened while there was no connection is unknown: let all look.
             for name in list(self._topics):
-                self._wake_here(name)
+                self.wake_here(name)
             while not ended.is_set():
                 await _first_of(self._has_outgoing, ended)
                 await self._send(connection)
@@ -142,7 +143,7 @@ class Signals:
         sender, *topics = str(payload).split(" ")
         if sender != self._server_id:
             for topic in topics:
-                self._wake_here(topic)
+                self.wake_here(topic)
 
 
 async def _first_of(*events: asyncio.Event) -> None:

@@ -7,11 +7,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from runwell.server.backend import Backend
 from runwell.server.http import Answer, error_answer
 from runwell.server.operations import Operation, make_routes
-from runwell.server.routes import deployments, health, openapi, run_changes, runs, workers
+from runwell.server.routes import deployments, health, openapi, run_changes, runs, waits, workers
 
 #: In the order in which a request is compared with them: the hot ones first.
 OPERATIONS: tuple[Operation, ...] = (
     *workers.operations,
+    *waits.operations,
     *runs.operations,
     *run_changes.operations,
     *deployments.operations,

@@ -7,6 +7,7 @@ from starlette.requests import Request
 
 from runwell.core.protocol import LEASE_SECONDS
 from runwell.core.timing import Clock, SystemClock
+from runwell.engine.background import DATES_TOPIC, WAITS_TOPIC
 from runwell.engine.db import Database
 from runwell.engine.environments import Environment
 from runwell.engine.notifications import Signals
@@ -50,10 +51,23 @@ class Backend:
         for environment_id in environment_ids:
             self.signals.wake(runs_topic(environment_id))
 
+    def wake_waiting(self) -> None:
+        """Say that runs which wait may be able to go on."""
+        self.signals.wake_here(WAITS_TOPIC)
+
+    def note_dates(self) -> None:
+        """Say that runs wait for dates that were not known before."""
+        self.signals.wake_here(DATES_TOPIC)
+
 
 def runs_topic(environment_id: int) -> str:
     """Woken when an environment may have something to dequeue."""
     return f"runs:{environment_id}"
+
+
+def resume_topic(worker_id: str) -> str:
+    """Woken when a run that a worker holds may go on."""
+    return f"resume:{worker_id}"
 
 
 def worker_topic(worker_id: str) -> str:

@@ -5,7 +5,10 @@ WITH locked AS MATERIALIZED (
     SELECT r.* FROM runs r WHERE r.id = ANY(:run_ids::text[]) ORDER BY r.id FOR NO KEY UPDATE
 )
 SELECT r.id, r.environment_id, r.lease_id, r.execution_status, r.attempt_number, r.handed_back,
-    r.max_attempts, e.type AS environment_type, t.retry, w.public_id AS worker_id
+    r.max_attempts, e.type AS environment_type, t.retry, w.public_id AS worker_id,
+    -- Whether its end, or the slot it frees, lets another run go on.
+    EXISTS (SELECT FROM waitpoints p WHERE p.run_id = r.id)
+        OR EXISTS (SELECT FROM resuming_runs) AS is_awaited
 FROM locked r
 JOIN environments e ON e.id = r.environment_id
 LEFT JOIN background_worker_tasks t

@@ -10,3 +10,13 @@ DELETE FROM idempotency_keys WHERE (environment_id, task_id, key) IN (
     SELECT environment_id, task_id, key FROM idempotency_keys
     WHERE expires_at <= :now LIMIT :most FOR UPDATE SKIP LOCKED
 );
+
+-- name: delete_old_waitpoints
+-- Dates that came a day ago, and tokens completed a month ago, that no run has yet to hear of.
+DELETE FROM waitpoints WHERE id IN (
+    SELECT p.id FROM waitpoints p
+    WHERE p.type <> 'RUN' AND p.completed_at < :now::timestamptz
+            - CASE p.type WHEN 'MANUAL' THEN interval '30 days' ELSE interval '1 day' END
+        AND NOT EXISTS (SELECT FROM run_waits w WHERE w.waitpoint_id = p.id)
+    LIMIT :most FOR UPDATE SKIP LOCKED
+);

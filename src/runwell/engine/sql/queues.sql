@@ -114,7 +114,10 @@ WITH worker AS MATERIALIZED (
         AND r.execution_status = 'PENDING_EXECUTING'
 ), environment AS MATERIALIZED (
     SELECT c.environment_id, c.turn,
-        least(:max_runs::integer, e.concurrency_limit - c.running) AS room,
+        -- Runs that wait for a slot to go on have the first claim on one.
+        greatest(0, least(:max_runs::integer, e.concurrency_limit - c.running - (
+            SELECT count(*) FROM resuming_runs z WHERE z.environment_id = c.environment_id
+        )::integer)) AS room,
         e.current_background_worker_id
     FROM environment_concurrency c JOIN environments e ON e.id = c.environment_id
     WHERE c.environment_id = :environment_id AND EXISTS (SELECT FROM worker WHERE is_alive)

@@ -100,6 +100,7 @@ async def cancel(request: Request, backend: Backend) -> Answer:
     environment = await backend.authenticate(request)
     run_id = path_text(request, "runId")
     canceled = await runs.cancel_run(backend.db, environment, run_id, now=backend.now())
+    backend.wake_waiting()
     if canceled.worker_id is not None:
         backend.signals.wake(worker_topic(canceled.worker_id))
     return answer(CanceledRun(id=canceled.run_id))

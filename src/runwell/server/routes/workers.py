@@ -41,6 +41,7 @@ async def connect(request: Request, backend: Backend) -> Answer:
     )
     # A previous worker of the same folder may have given runs back.
     backend.wake_dequeuers([environment.id])
+    backend.wake_waiting()
     return answer(connected)
 
 
@@ -82,6 +83,8 @@ async def report(request: Request, backend: Backend) -> Answer:
         raise RequestError(400, "reports: a runId has a NUL character, which no run's id has")
     applied = await attempts.apply_reports(backend.db, environment, body, now=backend.now())
     backend.wake_dequeuers(applied.environment_ids)
+    if applied.lets_runs_continue:
+        backend.wake_waiting()
     return answer(ReportAnswer.model_construct(results=applied.results))
 
 
@@ -91,6 +94,7 @@ async def disconnect(request: Request, backend: Backend) -> Answer:
     body = await read_model(request, DisconnectBody)
     await workers.disconnect(backend.db, environment, body.worker_id, now=backend.now())
     backend.wake_dequeuers([environment.id])
+    backend.wake_waiting()
     return answer(Empty())
 
 

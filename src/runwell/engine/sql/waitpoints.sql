@@ -1,0 +1,190 @@
+-- name: lock_waiting_run
+-- Lock the run that is to wait. Joined after the locking: who waited for the lock would join by what
+-- the run was before.
+WITH locked AS MATERIALIZED (
+    SELECT r.* FROM runs r
+    WHERE r.id = :run_id AND r.environment_id = :environment_id FOR NO KEY UPDATE
+)
+SELECT r.id, r.lease_id, r.execution_status, r.subqueue_id, s.concurrency_limit
+FROM locked r JOIN subqueues s ON s.id = r.subqueue_id;
+
+-- name: forget_waits
+-- The run has the results of these waits.
+DELETE FROM run_waits WHERE run_id = :run_id AND wait_id = ANY(:wait_ids::text[]);
+
+-- name: forget_received_waits
+-- Runs have the results of these waits, each under the lease that it was sent to.
+DELETE FROM run_waits w
+USING unnest(:run_ids::text[], :lease_ids::bigint[], :wait_ids::text[])
+    AS g (run_id, lease_id, wait_id), runs r
+WHERE w.run_id = g.run_id AND w.wait_id = g.wait_id AND r.id = g.run_id AND r.lease_id = g.lease_id;
+
+-- name: lock_awaited_runs
+-- The runs that are to be waited for; none of them can end before this transaction does.
+SELECT r.id, r.subqueue_id FROM runs r
+WHERE r.id = ANY(:run_ids::text[]) AND r.environment_id = :environment_id ORDER BY r.id FOR SHARE;
+
+-- name: insert_run_waitpoints
+-- A waitpoint for each of these locked runs that has none; complete when the run has ended already.
+INSERT INTO waitpoints (id, environment_id, type, status, run_id, created_at, completed_at)
+SELECT 'waitpoint_' || substr(r.id, 5), r.environment_id, 'RUN',
+    CASE r.execution_status WHEN 'FINISHED' THEN 'COMPLETED' ELSE 'PENDING' END, r.id, :now,
+    CASE r.execution_status WHEN 'FINISHED' THEN :now::timestamptz END
+FROM runs r WHERE r.id = ANY(:run_ids::text[])
+ORDER BY r.id
+ON CONFLICT (run_id) WHERE run_id IS NOT NULL DO NOTHING;
+
+-- name: insert_date_waitpoints
+-- Waitpoints that an instant completes.
+INSERT INTO waitpoints (id, environment_id, type, status, due_at, created_at, completed_at)
+SELECT g.id, :environment_id, 'DATETIME',
+    CASE WHEN g.due_at <= :now THEN 'COMPLETED' ELSE 'PENDING' END, g.due_at, :now,
+    CASE WHEN g.due_at <= :now THEN :now::timestamptz END
+FROM unnest(:ids::text[], :due_at::timestamptz[]) AS g (id, due_at);
+
+-- name: lock_tokens
+-- Tokens that are to be waited for; none of them can be completed before this transaction ends.
+SELECT id FROM waitpoints
+WHERE id = ANY(:ids::text[]) AND environment_id = :environment_id AND type = 'MANUAL'
+ORDER BY id FOR SHARE;
+
+-- name: find_known_waits
+-- Which of these waits were told of before: the answer to that was lost.
+SELECT DISTINCT wait_id FROM run_waits WHERE run_id = :run_id AND wait_id = ANY(:wait_ids::text[]);
+
+-- name: insert_waits
+-- A run waits on these.
+INSERT INTO run_waits (run_id, wait_id, position, waitpoint_id, created_at)
+SELECT :run_id, g.wait_id, g.position, g.waitpoint_id, :now
+FROM unnest(:wait_ids::text[], :positions::integer[], :waitpoint_ids::text[])
+    AS g (wait_id, position, waitpoint_id)
+ON CONFLICT (run_id, wait_id, position) DO NOTHING;
+
+-- name: count_recursive_waits
+-- How many of the runs that a run descends from, itself included, would have given their slot of one
+-- subqueue to another.
+WITH RECURSIVE line AS (
+    SELECT r.id, r.parent_run_id, r.subqueue_id, 2::smallint AS released_slots, 0 AS depth
+    FROM runs r WHERE r.id = :run_id
+    UNION ALL
+    SELECT p.id, p.parent_run_id, p.subqueue_id, p.released_slots, l.depth + 1
+    FROM line l JOIN runs p ON p.id = l.parent_run_id WHERE l.depth < 1000
+)
+SELECT count(*) FROM line WHERE subqueue_id = :subqueue_id AND released_slots = 2;
+
+-- name: block_run
+-- A run waits: it gives back the environment's slot, and that of its queue too when it waits for runs
+-- there. Not while a wait of it is complete: then it has something to do.
+UPDATE runs r SET event = 'BLOCK', updated_at = :now,
+    released_slots = CASE WHEN EXISTS (
+        SELECT FROM run_waits w
+        JOIN waitpoints p ON p.id = w.waitpoint_id JOIN runs c ON c.id = p.run_id
+        WHERE w.run_id = r.id AND p.status = 'PENDING' AND c.subqueue_id = r.subqueue_id
+    ) THEN 2 ELSE 1 END
+WHERE r.id = :run_id
+    AND EXISTS (SELECT FROM run_waits w WHERE w.run_id = r.id)
+    AND NOT EXISTS (
+        SELECT FROM run_waits w JOIN waitpoints p ON p.id = w.waitpoint_id
+        WHERE w.run_id = r.id GROUP BY w.wait_id HAVING bool_and(p.status = 'COMPLETED')
+    )
+RETURNING r.released_slots;
+
+-- name: take_wakes
+-- Runs of which a waitpoint was completed; whoever takes them looks at them in this transaction.
+DELETE FROM run_wakes WHERE id IN (
+    SELECT id FROM run_wakes ORDER BY id LIMIT :most FOR UPDATE SKIP LOCKED
+) RETURNING run_id;
+
+-- name: list_resuming_runs
+-- Runs that wait for a slot to go on, where there may be one.
+SELECT z.run_id
+FROM environment_concurrency c JOIN environments e ON e.id = c.environment_id
+CROSS JOIN LATERAL (
+    SELECT z.run_id, z.subqueue_id FROM resuming_runs z
+    WHERE z.environment_id = c.environment_id ORDER BY z.order_at, z.run_id LIMIT :most
+) z
+JOIN subqueues s ON s.id = z.subqueue_id JOIN runs r ON r.id = z.run_id
+WHERE c.running < e.concurrency_limit
+    AND (r.released_slots < 2 OR s.running < s.concurrency_limit);
+
+-- name: lock_woken_runs
+-- Lock runs in the order of their ids, and read what decides whether they go on.
+WITH locked AS MATERIALIZED (
+    SELECT r.* FROM runs r WHERE r.id = ANY(:run_ids::text[]) ORDER BY r.id FOR NO KEY UPDATE
+)
+SELECT r.id, r.environment_id, r.subqueue_id, r.execution_status, r.released_slots, r.order_at,
+    k.public_id AS worker_id
+FROM locked r JOIN workers k ON k.id = r.worker_id
+WHERE r.execution_status IN ('EXECUTING', 'EXECUTING_WITH_WAITPOINTS', 'QUEUED_EXECUTING')
+    AND EXISTS (
+        SELECT FROM run_waits w JOIN waitpoints p ON p.id = w.waitpoint_id
+        WHERE w.run_id = r.id GROUP BY w.wait_id HAVING bool_and(p.status = 'COMPLETED')
+    )
+ORDER BY r.order_at, r.id;
+
+-- name: lock_environments
+-- How many more runs may execute in these environments, counted under their lock.
+WITH locked AS MATERIALIZED (
+    SELECT c.* FROM environment_concurrency c
+    WHERE c.environment_id = ANY(:environment_ids::bigint[])
+    ORDER BY c.environment_id FOR NO KEY UPDATE
+)
+SELECT l.environment_id AS id, e.concurrency_limit - l.running AS room
+FROM locked l JOIN environments e ON e.id = l.environment_id;
+
+-- name: lock_subqueues
+-- How many more runs may execute in these subqueues, counted under their lock.
+SELECT s.id, s.concurrency_limit - s.running AS room FROM subqueues s
+WHERE s.id = ANY(:subqueue_ids::bigint[]) ORDER BY s.id FOR NO KEY UPDATE;
+
+-- name: continue_runs
+-- These runs have their slots again and go on.
+WITH moved AS (
+    UPDATE runs SET event = 'CONTINUE', released_slots = 0, updated_at = :now
+    WHERE id = ANY(:run_ids::text[]) RETURNING id
+)
+DELETE FROM resuming_runs z USING moved m WHERE z.run_id = m.id;
+
+-- name: hold_runs
+-- These could go on and have to wait for a slot.
+WITH moved AS (
+    UPDATE runs SET event = 'UNBLOCK', updated_at = :now
+    WHERE id = ANY(:run_ids::text[]) RETURNING id, environment_id, subqueue_id, order_at
+)
+INSERT INTO resuming_runs (run_id, environment_id, subqueue_id, order_at)
+SELECT id, environment_id, subqueue_id, order_at FROM moved
+ON CONFLICT (run_id) DO NOTHING;
+
+-- name: list_results
+-- The results that a worker's runs wait for, those of some waits at a time.
+WITH complete AS MATERIALIZED (
+    SELECT r.id AS run_id, r.lease_id, w.wait_id
+    FROM workers k JOIN runs r ON r.worker_id = k.id
+    JOIN run_waits w ON w.run_id = r.id JOIN waitpoints p ON p.id = w.waitpoint_id
+    WHERE k.public_id = :worker_id AND k.environment_id = :environment_id
+        AND r.execution_status = 'EXECUTING'
+    GROUP BY r.id, r.lease_id, w.wait_id HAVING bool_and(p.status = 'COMPLETED')
+    ORDER BY r.id, w.wait_id LIMIT :most
+)
+SELECT c.run_id, c.lease_id, c.wait_id, p.type, p.output, p.output_type, p.is_error,
+    child.id AS child_id, child.task_id AS child_task_id, child.status AS child_status,
+    child.output AS child_output, child.output_type AS child_output_type,
+    child.error AS child_error
+FROM complete c
+JOIN run_waits w ON w.run_id = c.run_id AND w.wait_id = c.wait_id
+JOIN waitpoints p ON p.id = w.waitpoint_id
+LEFT JOIN runs child ON child.id = p.run_id
+ORDER BY c.run_id, c.wait_id, w.position;
+
+-- name: complete_due_waitpoints
+-- Waitpoints whose instant has come; tokens among them have timed out.
+UPDATE waitpoints SET status = 'COMPLETED', completed_at = :now, is_error = (type = 'MANUAL')
+WHERE id IN (
+    SELECT id FROM waitpoints
+    WHERE status = 'PENDING' AND due_at IS NOT NULL AND due_at <= :now
+    ORDER BY due_at LIMIT :most FOR NO KEY UPDATE SKIP LOCKED
+) RETURNING id;
+
+-- name: find_next_due
+-- When the next waitpoint is due.
+SELECT min(due_at) AS due_at FROM waitpoints WHERE status = 'PENDING' AND due_at IS NOT NULL;
