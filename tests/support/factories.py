@@ -61,6 +61,7 @@ from runwell.engine import (
 from runwell.engine.db import Database, Row, Transaction
 from runwell.engine.environments import Environment
 from runwell.engine.queries import parse_queries
+from tests.support.invariants import BROKEN
 from tests.support.waiting import wait_until
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -390,67 +391,9 @@ async def wait_until_blocked(db: Database, number: int = 1) -> None:
     await wait_until(are_blocked, f"{number} statements wait for a lock")
 
 
-# Each query finds what must not be.
-_BROKEN = {
-    "an environment counts other than what is leased": """
-        SELECT c.environment_id, c.running FROM environment_concurrency c WHERE c.running <> (
-            SELECT count(*) FROM runs r
-            WHERE r.environment_id = c.environment_id AND r.lease_id IS NOT NULL
-                AND r.released_slots < 1)""",
-    "a subqueue counts other than what is leased": """
-        SELECT s.id, s.running FROM subqueues s WHERE s.running <> (
-            SELECT count(*) FROM runs r WHERE r.subqueue_id = s.id AND r.lease_id IS NOT NULL
-                AND r.released_slots < 2)""",
-    "a queued run isn't in its queue, or another one is": """
-        SELECT r.id, r.execution_status FROM runs r FULL JOIN queued_runs q ON q.run_id = r.id
-        WHERE (q.run_id IS NOT NULL) <> (r.execution_status = 'QUEUED')
-            OR q.subqueue_id <> r.subqueue_id OR q.order_at <> r.order_at""",
-    "runs wait where no dequeue looks": """
-        SELECT s.id FROM subqueues s WHERE NOT s.has_queued
-            AND EXISTS (SELECT FROM queued_runs q WHERE q.subqueue_id = s.id)""",
-    "a run that waits for an instant has no timer, or another one has": """
-        SELECT r.id, r.execution_status FROM runs r FULL JOIN run_timers t ON t.run_id = r.id
-        WHERE (t.run_id IS NOT NULL) <> (r.execution_status IN ('DELAYED', 'WAITING_TO_RETRY'))""",
-    "the last snapshot differs from the run": """
-        SELECT r.id, r.execution_status FROM runs r
-        LEFT JOIN run_snapshots s ON s.id = r.snapshot_id
-        WHERE (s.run_id, s.execution_status, s.status, s.event, s.attempt_number)
-            IS DISTINCT FROM (r.id, r.execution_status, r.status, r.event, r.attempt_number)""",
-    "a snapshot follows where the table has no way": """
-        SELECT x.run_id, x.before, x.event FROM (
-            SELECT s.*, coalesce(lag(s.execution_status) OVER w, '') AS before
-            FROM run_snapshots s WINDOW w AS (PARTITION BY s.run_id ORDER BY s.id)
-        ) x WHERE NOT EXISTS (
-            SELECT FROM run_transitions t WHERE t.from_status = x.before AND t.event = x.event
-                AND t.to_status = x.execution_status)""",
-    "a run that no worker holds waits, or has given slots back": """
-        SELECT r.id, r.released_slots FROM runs r WHERE r.lease_id IS NULL AND (
-            r.released_slots <> 0 OR EXISTS (SELECT FROM run_waits w WHERE w.run_id = r.id)
-            OR EXISTS (SELECT FROM resuming_runs z WHERE z.run_id = r.id))""",
-    "a run waits for a slot and isn't in the list, or the other way around": """
-        SELECT r.id, r.execution_status FROM runs r FULL JOIN resuming_runs z ON z.run_id = r.id
-        WHERE (z.run_id IS NOT NULL) <> (r.execution_status = 'QUEUED_EXECUTING')
-            AND r.execution_status IS DISTINCT FROM 'PENDING_CANCEL'""",
-    "a run has ended and its waitpoint is open": """
-        SELECT p.id FROM waitpoints p JOIN runs r ON r.id = p.run_id
-        WHERE (p.status = 'COMPLETED') <> (r.execution_status = 'FINISHED')""",
-    "a run is blocked though a wait of it is complete and nobody will look": """
-        SELECT r.id FROM runs r
-        WHERE r.execution_status = 'EXECUTING_WITH_WAITPOINTS'
-            AND NOT EXISTS (SELECT FROM run_wakes k WHERE k.run_id = r.id)
-            AND EXISTS (
-                SELECT FROM run_waits w JOIN waitpoints p ON p.id = w.waitpoint_id
-                WHERE w.run_id = r.id
-                GROUP BY w.wait_id HAVING bool_and(p.status = 'COMPLETED'))""",
-    "an attempt runs without a worker": """
-        SELECT a.run_id, a.number FROM run_attempts a JOIN runs r ON r.id = a.run_id
-        WHERE a.status = 'EXECUTING' AND (r.lease_id IS NULL OR a.number <> r.attempt_number)""",
-}
-
-
 async def check_consistency(db: Database) -> None:
     """Fail when the tables disagree with each other."""
-    for problem, query in _BROKEN.items():
+    for problem, query in BROKEN.items():
         rows = await read(db, query)
         assert not rows, f"{problem}: {[dict(row) for row in rows[:5]]}"
 
