@@ -5,22 +5,20 @@ which keep a reference to `sys.stderr` keep one to ours; `OutputPipe.open` switc
 """
 
 import contextlib
-import fcntl
 import io
 import logging
 import os
 import select
 import sys
-import termios
 import threading
 import warnings
 from typing import TextIO
 
 from runwell.core.payloads import Json
 from runwell.core.protocol import MAX_LOG_ATTRIBUTES_BYTES, MAX_LOG_MESSAGE_CHARACTERS
+from runwell.worker.positions import WrittenPosition
 from runwell.worker.records import (
     LINE,
-    MARK,
     MAX_BODY_BYTES,
     PART,
     STDERR,
@@ -36,13 +34,11 @@ _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asc
 
 
 class OutputPipe:
-    """The child's end of its output: records on one pipe, marks on the other."""
+    """The child's end of its output: writes records that know their place among raw bytes."""
 
-    def __init__(self, out_fd: int, err_fd: int) -> None:
+    def __init__(self, out_fd: int, err_fd: int, shared_fd: int) -> None:
         self._out_fd = out_fd
-        self._err_fd = err_fd
-        self._marks = 0
-        self._waiting = bytearray(4)
+        self._err_position = WrittenPosition(shared_fd, err_fd)
         # Reentrant: a signal handler of the user may print while a print is under way.
         self._lock = threading.RLock()
 
@@ -68,20 +64,7 @@ class OutputPipe:
             self._write(LINE, body[last:])
 
     def _write(self, kind: int, body: bytes) -> None:
-        mark = self._mark_waiting_bytes()
-        _write_whole(self._out_fd, encode_record(kind, now(), mark, body))
-
-    def _mark_waiting_bytes(self) -> int:
-        try:
-            fcntl.ioctl(self._err_fd, termios.FIONREAD, self._waiting)
-        except OSError:
-            # Not every system tells the writing end; order is by arrival there.
-            return 0
-        if not any(self._waiting):
-            return 0
-        self._marks += 1
-        _write_whole(self._err_fd, encode_record(MARK, now(), self._marks, b""))
-        return self._marks
+        _write_whole(self._out_fd, encode_record(kind, now(), self._err_position.get(), body))
 
 
 class CapturedStream(io.RawIOBase):
@@ -148,9 +131,9 @@ class Capture:
         self._streams = streams
         self._show_warning = warnings.showwarning
 
-    def open(self, out_fd: int, err_fd: int) -> OutputPipe:
+    def open(self, out_fd: int, err_fd: int, shared_fd: int) -> OutputPipe:
         """Begin to write onto pipes, in the child: descriptors 1 and 2 and all that Python has."""
-        pipe = OutputPipe(out_fd, err_fd)
+        pipe = OutputPipe(out_fd, err_fd, shared_fd)
         os.dup2(out_fd, 1)
         os.dup2(err_fd, 2)
         for stream in self._streams:

@@ -11,6 +11,7 @@ from runwell.worker.exits import Exit
 from runwell.worker.lines import LineCollector
 from runwell.worker.messages import READY, REFUSE, STOP, Frame, FrameReader, frame
 from runwell.worker.output_reader import OutputReader
+from runwell.worker.positions import ReadPosition
 
 _RECEIVE_BYTES = 262_144
 # A child that has no run and no socket any more gets this long for its `atexit` functions.
@@ -52,7 +53,7 @@ class ChildHandle:
         self,
         pid: int,
         connection: socket.socket,
-        output: tuple[int, int],
+        output: tuple[int, int, ReadPosition],
         home: Home,
         *,
         is_ready: bool,

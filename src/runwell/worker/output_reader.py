@@ -2,13 +2,12 @@
 
 import asyncio
 import os
-from collections import deque
 from collections.abc import Callable
 
 from runwell.worker.lines import HIGH_WATER_BYTES, LineCollector
+from runwell.worker.positions import ReadPosition
 from runwell.worker.records import (
     LINE,
-    MARK,
     PART,
     STDERR,
     STDOUT,
@@ -30,14 +29,22 @@ _MAX_FINAL_READS = 32
 class OutputReader:
     """Reads both pipes of a child and gives what it reads to the collector of its run."""
 
-    def __init__(self, out_fd: int, err_fd: int, on_stray: Callable[[bytes], None]) -> None:
+    def __init__(
+        self,
+        out_fd: int,
+        err_fd: int,
+        err_position: ReadPosition,
+        on_stray: Callable[[bytes], None],
+    ) -> None:
         """`on_stray` gets what is written while there is no run."""
         self._loop = asyncio.get_running_loop()
         self._out_fd, self._err_fd = out_fd, err_fd
         self._on_stray = on_stray
         self._out_rest = b""
-        self._err_rest = b""
-        self._err_items: deque[Record | bytes] = deque()
+        self._err_position = err_position
+        # Bytes that were read, and whose place among the records is not known yet.
+        self._err_waiting = bytearray()
+        self._err_taken = 0
         self._parts: list[bytes] = []
         self._open = {out_fd, err_fd}
         self._is_paused = False
@@ -56,10 +63,9 @@ class OutputReader:
         """The run has ended: take what its process wrote before, whoever still holds the pipes."""
         self._drain()
         if self._collector is not None:
-            for stream, rest in ((STDOUT, self._out_rest), (STDERR, self._err_rest)):
-                if rest:
-                    self._collector.add_bytes(stream, rest, now())
-            self._out_rest = self._err_rest = b""
+            if self._out_rest:
+                self._collector.add_bytes(STDOUT, self._out_rest, now())
+            self._out_rest = b""
             self._collector.end(now())
         self._collector = None
         self._parts.clear()
@@ -90,15 +96,11 @@ class OutputReader:
             self._loop.remove_reader(fd)
 
     def _on_out(self) -> None:
-        self._take_out(self._read(self._out_fd))
+        self._take_what_waits(with_err=False)
         self._hold_back()
 
     def _on_err(self) -> None:
-        instant = now()
-        self._fill_err_items()
-        # Lines that were written before those bytes, and are still in the other pipe, go first.
-        self._take_out(self._read(self._out_fd), instant)
-        self._take_err_items()
+        self._take_what_waits(with_err=True)
         self._hold_back()
 
     def _hold_back(self) -> None:
@@ -121,19 +123,25 @@ class OutputReader:
 
     def _drain(self) -> None:
         for _ in range(_MAX_FINAL_READS):
-            instant = now()
-            was_err = self._fill_err_items()
-            data = self._read(self._out_fd)
-            self._take_out(data, instant)
-            self._take_err_items()
-            if not data and not was_err:
-                return
+            if not self._take_what_waits(with_err=True):
+                break
+        self._take_err_until(self._err_position.value)
 
-    def _read(self, fd: int) -> bytes:
+    def _take_what_waits(self, *, with_err: bool) -> bool:
+        """Read once; whether there was anything."""
+        was_err = with_err and self._fill_err(_READ_BYTES)
+        data = self._read(self._out_fd, _READ_BYTES)
+        self._take_out(data)
+        if len(data) < _READ_BYTES:
+            # That was all: no record comes any more that was written before the other bytes.
+            self._take_err_until(self._err_position.value)
+        return was_err or bool(data)
+
+    def _read(self, fd: int, size: int) -> bytes:
         if fd not in self._open:
             return b""
         try:
-            data = os.read(fd, _READ_BYTES)
+            data = os.read(fd, size)
         except BlockingIOError:
             return b""
         if not data:
@@ -142,7 +150,7 @@ class OutputReader:
             os.close(fd)
         return data
 
-    def _take_out(self, data: bytes, err_instant: float | None = None) -> None:
+    def _take_out(self, data: bytes) -> None:
         if not data:
             return
         items, self._out_rest = split_records(self._out_rest + data)
@@ -150,10 +158,8 @@ class OutputReader:
             if not isinstance(item, Record):
                 self._take_bytes(STDOUT, item, now())
                 continue
-            if item.mark:
-                self._take_err_until(item.mark)
-            elif err_instant is not None and item.time > err_instant:
-                self._take_err_items()
+            if item.err_position > self._err_taken:
+                self._take_err_until(item.err_position, item.time)
             self._take_record(item)
 
     def _take_record(self, record: Record) -> None:
@@ -174,28 +180,21 @@ class OutputReader:
         else:
             self._on_stray(data)
 
-    def _fill_err_items(self) -> bool:
-        data = self._read(self._err_fd)
-        if not data:
-            return False
-        items, self._err_rest = split_records(self._err_rest + data)
-        self._err_items += items
-        return True
+    def _fill_err(self, size: int) -> bool:
+        self._err_position.begin_read()
+        data = self._read(self._err_fd, size)
+        self._err_position.end_read(len(data))
+        self._err_waiting += data
+        return bool(data)
 
-    def _take_err_items(self) -> None:
-        while self._err_items:
-            self._take_err_item(self._err_items.popleft())
-
-    def _take_err_until(self, mark: int) -> None:
-        while True:
-            while self._err_items:
-                item = self._err_items.popleft()
-                if isinstance(item, Record) and item.kind == MARK and item.mark == mark:
-                    return
-                self._take_err_item(item)
-            if not self._fill_err_items():
-                return
-
-    def _take_err_item(self, item: Record | bytes) -> None:
-        if isinstance(item, bytes):
-            self._take_bytes(STDERR, item, now())
+    def _take_err_until(self, position: int, instant: float | None = None) -> None:
+        """Take the bytes of the second pipe up to a position: never one more than that."""
+        while (missing := position - self._err_position.value) > 0:
+            if not self._fill_err(min(missing, _READ_BYTES)):
+                break
+        count = min(position - self._err_taken, len(self._err_waiting))
+        if count:
+            data = bytes(self._err_waiting[:count])
+            del self._err_waiting[:count]
+            self._err_taken += count
+            self._take_bytes(STDERR, data, instant or now())

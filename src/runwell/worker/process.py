@@ -52,8 +52,8 @@ async def start_zygote(
     )
 
 
-def spawn_child(folder: Path, content_hash: str, descriptors: tuple[int, int, int]) -> int:
-    """In spawn mode: start a child with its socket, stdout and stderr; returns its pid."""
+def spawn_child(folder: Path, content_hash: str, descriptors: tuple[int, ...]) -> int:
+    """In spawn mode: start a child with its socket and what its output takes; returns its pid."""
     for fd in descriptors:
         os.set_inheritable(fd, True)
     arguments = [

@@ -5,8 +5,8 @@ logs goes onto the first pipe too, as records between the raw bytes that C code 
 write there: one pipe has one order. A record is written by one `write` of at most PIPE_BUF bytes,
 which the kernel never tears apart, so it survives whatever happens to the child afterwards.
 
-Raw bytes on the second pipe are put in order by marks: a child that finds bytes waiting there when
-it writes a record puts a numbered mark behind them first, and names it in the record.
+The second pipe carries raw bytes only. Each record says how many bytes had been written to that
+pipe before it, which is where its place among them is (see `positions`).
 """
 
 import json
@@ -18,23 +18,23 @@ from typing import NamedTuple
 from runwell.core.payloads import Json
 
 MAGIC = b"\x00\x1bRw"
-_HEAD = struct.Struct(">4sBdIH")
+_HEAD = struct.Struct(">4sBdQH")
 HEAD_BYTES = _HEAD.size
 # 4096 on Linux, 512 on macOS.
 MAX_BODY_BYTES = select.PIPE_BUF - HEAD_BYTES
 
-# Kinds of records: bytes of a stream, a log line, the first part of a longer log line, a mark.
-STDOUT, STDERR, LINE, PART, MARK = 1, 2, 3, 4, 9
+# Kinds of records: bytes of a stream, a log line, the first part of a longer log line.
+STDOUT, STDERR, LINE, PART = 1, 2, 3, 4
 
 LEVELS = ("TRACE", "DEBUG", "LOG", "INFO", "WARN", "ERROR")
 
 
 class Record(NamedTuple):
-    """One record. `mark` of 0 means that nothing waited on the second pipe."""
+    """One record. `err_position` is how many bytes the second pipe had got before it."""
 
     kind: int
     time: float
-    mark: int
+    err_position: int
     body: bytes
 
 
@@ -43,9 +43,9 @@ def now() -> float:
     return time.clock_gettime(time.CLOCK_REALTIME)
 
 
-def encode_record(kind: int, instant: float, mark: int, body: bytes) -> bytes:
+def encode_record(kind: int, instant: float, err_position: int, body: bytes) -> bytes:
     """A record as it goes onto the pipe; the body has at most MAX_BODY_BYTES."""
-    return _HEAD.pack(MAGIC, kind, instant, mark, len(body)) + body
+    return _HEAD.pack(MAGIC, kind, instant, err_position, len(body)) + body
 
 
 def split_records(data: bytes) -> tuple[list[Record | bytes], bytes]:
@@ -64,7 +64,7 @@ def split_records(data: bytes) -> tuple[list[Record | bytes], bytes]:
             items.append(data[position:found])
         if len(data) - found < HEAD_BYTES:
             return items, data[found:]
-        _, kind, instant, mark, length = _HEAD.unpack_from(data, found)
+        _, kind, instant, err_position, length = _HEAD.unpack_from(data, found)
         if length > MAX_BODY_BYTES:
             # Not ours: somebody wrote these bytes.
             items.append(data[found : found + len(MAGIC)])
@@ -73,7 +73,7 @@ def split_records(data: bytes) -> tuple[list[Record | bytes], bytes]:
         start = found + HEAD_BYTES
         if len(data) - start < length:
             return items, data[found:]
-        items.append(Record(kind, instant, mark, data[start : start + length]))
+        items.append(Record(kind, instant, err_position, data[start : start + length]))
         position = start + length
 
 

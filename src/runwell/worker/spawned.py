@@ -20,15 +20,15 @@ from runwell.worker.process import begin_child
 
 def main() -> None:
     """Import the project, compare, say so, and take runs."""
-    parent, connection_fd, out_fd, err_fd = (int(argument) for argument in sys.argv[1:5])
-    content_hash, folder = sys.argv[5], Path(sys.argv[6])
-    for fd in (connection_fd, out_fd, err_fd):
+    parent, connection_fd, *output = (int(argument) for argument in sys.argv[1:6])
+    content_hash, folder = sys.argv[6], Path(sys.argv[7])
+    for fd in (connection_fd, *output):
         os.set_inheritable(fd, False)
     begin_child(parent)
     connection = socket.socket(fileno=connection_fd)
     capture = install_streams()
     faulthandler.enable(2)
-    pipe = capture.open(out_fd, err_fd)
+    pipe = capture.open(*output)
     imported = _import(folder)
     if isinstance(imported, str) or imported[1].content_hash != content_hash:
         why = imported if isinstance(imported, str) else "the project's files have changed"

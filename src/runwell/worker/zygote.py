@@ -40,6 +40,7 @@ from runwell.worker.messages import (
     frame,
     read_control,
 )
+from runwell.worker.positions import make_shared_memory
 from runwell.worker.process import begin_child, spawn_child
 
 # Exit code of a child whose own machinery failed (EX_SOFTWARE).
@@ -118,7 +119,8 @@ class Zygote:
             ours, theirs = socket.socketpair()
             out_reader, out_writer = os.pipe()
             err_reader, err_writer = os.pipe()
-            descriptors = (theirs.fileno(), out_writer, err_writer)
+            shared = make_shared_memory()
+            descriptors = (theirs.fileno(), out_writer, err_writer, shared)
             pid = self._spawn(ours, descriptors) if self._is_spawning else os.fork()
         except OSError as error:
             self._tell({"type": "fork-failed", "message": f"{error.strerror or error}"})
@@ -127,25 +129,25 @@ class Zygote:
             ours.close()
             os.close(out_reader)
             os.close(err_reader)
-            self._become_child(theirs, out_writer, err_writer)
+            self._become_child(theirs, out_writer, err_writer, shared)
         self._children.add(pid)
         socket.send_fds(
             self._control,
             [control_frame({"type": "child", "pid": pid})],
-            [ours.fileno(), out_reader, err_reader],
+            [ours.fileno(), out_reader, err_reader, shared],
         )
         ours.close()
         theirs.close()
-        for fd in (out_reader, out_writer, err_reader, err_writer):
+        for fd in (out_reader, out_writer, err_reader, err_writer, shared):
             os.close(fd)
 
-    def _spawn(self, ours: socket.socket, descriptors: tuple[int, int, int]) -> int:
+    def _spawn(self, ours: socket.socket, descriptors: tuple[int, ...]) -> int:
         pid = spawn_child(self._folder, self._content_hash, descriptors)
         assert self._surroundings is not None
         ours.sendall(frame(HELLO, self._surroundings.model_dump_json(by_alias=True).encode()))
         return pid
 
-    def _become_child(self, theirs: socket.socket, out_fd: int, err_fd: int) -> NoReturn:
+    def _become_child(self, theirs: socket.socket, *output: int) -> NoReturn:
         code = _BROKEN
         try:
             begin_child(self._pid)
@@ -154,7 +156,7 @@ class Zygote:
             self._control.close()
             os.close(self._wake_reader)
             os.close(self._wake_writer)
-            pipe = self._capture.open(out_fd, err_fd)
+            pipe = self._capture.open(*output)
             assert self._surroundings is not None
             child = Child(
                 theirs, self._capture, pipe, self._imported, self._surroundings, self._log_level

@@ -24,10 +24,11 @@ from runwell.worker.messages import (
     control_frame,
     read_control,
 )
+from runwell.worker.positions import ReadPosition
 from runwell.worker.process import start_zygote
 
 _RECEIVE_BYTES = 65536
-# Descriptors that one read may bring: three of each child that was made meanwhile.
+# Descriptors that one read may bring: four of each child that was made meanwhile.
 _MAX_DESCRIPTORS = 240
 # Forking costs what a starting run needs too, so while some are ready it waits a moment.
 _TOP_UP_SECONDS = 0.01
@@ -277,8 +278,9 @@ class ZygoteHandle:
                 raise ValueError(f"a message that no zygote sends: {message}")
 
     def _adopt(self, pid: int) -> None:
-        connection = socket.socket(fileno=self._descriptors.popleft())
-        output = (self._descriptors.popleft(), self._descriptors.popleft())
+        connection_fd, out_fd, err_fd, shared_fd = (self._descriptors.popleft() for _ in range(4))
+        connection = socket.socket(fileno=connection_fd)
+        output = (out_fd, err_fd, ReadPosition(shared_fd))
         child = ChildHandle(pid, connection, output, self, is_ready=not self._is_spawning)
         self._children[pid] = child
         if child.is_ready:
