@@ -31,7 +31,7 @@ class QueueOption(ApiModel):
     """The queue of a run; a `concurrency_limit` that was sent (also null) changes the queue."""
 
     name: str | None = None
-    concurrency_limit: int | None = Field(default=None, ge=0, le=1000)
+    concurrency_limit: int | None = Field(default=None, ge=0, le=100_000)
 
 
 class TriggerOptions(ApiModel):

@@ -5,13 +5,16 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from runwell.core.ids import make_id, make_project_ref, make_secret_key
-from runwell.engine.db import Row, Transaction
+from runwell.engine.db import Database, Row, Transaction
 from runwell.engine.queries import load_queries
 
 _sql = load_queries("environments")
 
 #: How many runs of one environment may execute at once, unless set otherwise.
 DEFAULT_CONCURRENCY_LIMIT = 1_000
+
+#: What waits in an environment is counted up to this.
+MOST_COUNTED = 10_000
 
 _ENVIRONMENTS = (("dev", "DEVELOPMENT"), ("stg", "STAGING"), ("prod", "PRODUCTION"))
 
@@ -51,6 +54,17 @@ class Environment:
     def is_development(self) -> bool:
         """Whether runs here belong to somebody who is writing the tasks."""
         return self.type == "DEVELOPMENT"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What an environment runs and may run; `queued` is MOST_COUNTED at most."""
+
+    running: int
+    queued: int
+    has_more_queued: bool
+    is_paused: bool
+    concurrency_limit: int
 
 
 async def find_by_secret_key(
@@ -103,6 +117,36 @@ async def list_local_keys(tx: Transaction, *, now: datetime) -> dict[str, str]:
     """The secret key of each environment of the first project, by slug."""
     rows = await tx.fetch(_sql.list_local_keys, now=now)
     return {row["slug"]: row["secret_key"] for row in rows}
+
+
+async def get_load(tx: Transaction, environment: Environment) -> Load:
+    """How much an environment runs and holds, by what limit, and whether it is paused."""
+    row = await tx.fetch_one(
+        _sql.find_load, environment_id=environment.id, most_counted=MOST_COUNTED + 1
+    )
+    if row is None:
+        raise RuntimeError(f"the environment {environment.public_id} vanished")
+    return Load(
+        running=row["running"],
+        queued=min(row["queued"], MOST_COUNTED),
+        has_more_queued=row["queued"] > MOST_COUNTED,
+        is_paused=row["is_paused"],
+        concurrency_limit=row["concurrency_limit"],
+    )
+
+
+async def set_paused(db: Database, environment: Environment, *, is_paused: bool) -> None:
+    """Give out no more runs of an environment, or go on with it; what executes goes on."""
+    async with db.transaction() as tx:
+        await tx.execute(_sql.set_paused, environment_id=environment.id, is_paused=is_paused)
+
+
+async def set_concurrency_limit(db: Database, environment: Environment, limit: int) -> None:
+    """Set how many runs of an environment may execute at once; what executes goes on."""
+    async with db.transaction() as tx:
+        await tx.execute(
+            _sql.set_concurrency_limit, environment_id=environment.id, concurrency_limit=limit
+        )
 
 
 def _environment(row: Row) -> Environment:

@@ -55,9 +55,10 @@ async def ensure_queue(
 async def set_limit(
     tx: Transaction, environment: Environment, *, name: str, limit: int | None, now: datetime
 ) -> None:
-    """Set how many runs of each of a queue's keys may execute at once; None lifts the limit."""
-    if limit is not None:
-        limit = min(limit, environment.concurrency_limit)
+    """Set how many runs of each of a queue's keys may execute at once; None lifts the limit.
+
+    More than the environment's limit is taken as that. An override stays in force.
+    """
     await tx.execute(
         _sql.create_queue,
         public_id=make_id("queue", now),
@@ -70,7 +71,12 @@ async def set_limit(
         _sql.set_queue_limit, environment_id=environment.id, name=name, concurrency_limit=limit
     )
     if queue_id is not None:
-        await tx.execute(_sql.set_subqueue_limits, queue_id=queue_id, concurrency_limit=limit)
+        await copy_settings(tx, queue_id)
+
+
+async def copy_settings(tx: Transaction, queue_id: int) -> None:
+    """Give a queue's subqueues its limit and its pause; the caller has changed the queue's row."""
+    await tx.execute(_sql.copy_queue_settings, queue_id=queue_id)
 
 
 async def enqueue_runs(

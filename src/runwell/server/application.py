@@ -7,7 +7,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from runwell.server.backend import Backend
 from runwell.server.http import Answer, error_answer
 from runwell.server.operations import Operation, make_routes
-from runwell.server.routes import deployments, health, openapi, run_changes, runs, waits, workers
+from runwell.server.routes import (
+    deployments,
+    health,
+    openapi,
+    queues,
+    run_changes,
+    runs,
+    waits,
+    workers,
+)
 
 #: In the order in which a request is compared with them: the hot ones first.
 OPERATIONS: tuple[Operation, ...] = (
@@ -15,6 +24,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *waits.operations,
     *runs.operations,
     *run_changes.operations,
+    *queues.operations,
     *deployments.operations,
     *health.operations,
 )

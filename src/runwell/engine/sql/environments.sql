@@ -40,7 +40,8 @@ WITH environment AS (
     INSERT INTO api_keys (environment_id, secret_key, created_at)
     SELECT id, :secret_key, :now FROM environment
 )
-INSERT INTO environment_concurrency (environment_id) SELECT id FROM environment
+INSERT INTO environment_concurrency (environment_id, concurrency_limit)
+SELECT id, :concurrency_limit FROM environment
 RETURNING environment_id;
 
 -- name: list_local_keys
@@ -51,3 +52,29 @@ JOIN api_keys k ON k.environment_id = e.id
 WHERE e.project_id = (SELECT min(id) FROM projects)
     AND (k.expires_at IS NULL OR k.expires_at > :now)
 ORDER BY e.slug, k.created_at DESC, k.id DESC;
+
+-- name: find_load
+-- What an environment may run and runs, and how much waits in it, counted up to a number.
+SELECT e.concurrency_limit, e.is_paused, c.running, w.queued
+FROM environments e
+JOIN environment_concurrency c ON c.environment_id = e.id
+CROSS JOIN LATERAL (
+    SELECT count(*)::integer AS queued FROM (
+        SELECT FROM queues q
+        JOIN subqueues s ON s.queue_id = q.id AND s.has_queued AND (s.has_queued OR s.running > 0)
+        JOIN queued_runs r ON r.subqueue_id = s.id
+        WHERE q.environment_id = e.id
+        LIMIT :most_counted
+    ) counted
+) w
+WHERE e.id = :environment_id;
+
+-- name: set_paused
+-- Pause an environment or let it go on.
+UPDATE environments SET is_paused = :is_paused
+WHERE id = :environment_id AND is_paused <> :is_paused;
+
+-- name: set_concurrency_limit
+-- How many runs of an environment may execute at once.
+UPDATE environments SET concurrency_limit = :concurrency_limit
+WHERE id = :environment_id AND concurrency_limit <> :concurrency_limit;

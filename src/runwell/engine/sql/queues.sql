@@ -8,8 +8,8 @@ ON CONFLICT (environment_id, name) DO NOTHING;
 -- The part of a queue with this concurrency key. It goes behind those that wait already.
 INSERT INTO subqueues
     (queue_id, environment_id, concurrency_key, concurrency_limit, is_paused, turn)
-SELECT q.id, q.environment_id, :concurrency_key, coalesce(q.concurrency_limit, 2147483647),
-    q.is_paused, c.turn
+SELECT q.id, q.environment_id, :concurrency_key,
+    coalesce(q.concurrency_limit_override, q.concurrency_limit, 2147483647), q.is_paused, c.turn
 FROM queues q JOIN environment_concurrency c ON c.environment_id = q.environment_id
 WHERE q.environment_id = :environment_id AND q.name = :name
 -- A change of the limit waits for this, or this for the change.
@@ -17,19 +17,27 @@ FOR SHARE OF q
 ON CONFLICT (queue_id, concurrency_key) DO NOTHING;
 
 -- name: set_queue_limit
--- Change a queue's limit; null removes it. Its row is locked, so that new subqueues wait for it.
-UPDATE queues SET concurrency_limit = :concurrency_limit
-WHERE environment_id = :environment_id AND name = :name
-    AND concurrency_limit IS DISTINCT FROM :concurrency_limit
-RETURNING id;
+-- Change a queue's limit, to its environment's at most; null removes it. The row stays locked, so that
+-- new subqueues wait for it.
+UPDATE queues q SET concurrency_limit = l.concurrency_limit
+FROM (
+    SELECT CASE WHEN :concurrency_limit::integer IS NOT NULL
+        THEN least(:concurrency_limit, e.concurrency_limit) END AS concurrency_limit
+    FROM environments e WHERE e.id = :environment_id
+) l
+WHERE q.environment_id = :environment_id AND q.name = :name
+    AND q.concurrency_limit IS DISTINCT FROM l.concurrency_limit
+RETURNING q.id;
 
--- name: set_subqueue_limits
--- Copy a queue's limit to its subqueues.
+-- name: copy_queue_settings
+-- Give the subqueues of a queue its limit, and its pause; the caller has locked the queue.
 WITH ordered AS (
     SELECT id FROM subqueues WHERE queue_id = :queue_id ORDER BY id FOR NO KEY UPDATE
 )
-UPDATE subqueues s SET concurrency_limit = coalesce(:concurrency_limit::integer, 2147483647)
-FROM ordered o WHERE s.id = o.id;
+UPDATE subqueues s
+SET concurrency_limit = coalesce(q.concurrency_limit_override, q.concurrency_limit, 2147483647),
+    is_paused = q.is_paused
+FROM ordered o CROSS JOIN queues q WHERE s.id = o.id AND q.id = :queue_id;
 
 -- name: enqueue_runs
 -- Runs whose hold is over go into their queues. Whoever calls this holds the locks of the runs.
@@ -114,10 +122,13 @@ WITH worker AS MATERIALIZED (
         AND r.execution_status = 'PENDING_EXECUTING'
 ), environment AS MATERIALIZED (
     SELECT c.environment_id, c.turn,
-        -- Runs that wait for a slot to go on have the first claim on one.
-        greatest(0, least(:max_runs::integer, e.concurrency_limit - c.running - (
-            SELECT count(*) FROM resuming_runs z WHERE z.environment_id = c.environment_id
-        )::integer)) AS room,
+        -- Of the locked row, which is read again after it was waited for. Runs that wait for a slot to go
+        -- on have the first claim on one.
+        CASE WHEN c.is_paused THEN 0 ELSE
+            greatest(0, least(:max_runs::integer, c.concurrency_limit - c.running - (
+                SELECT count(*) FROM resuming_runs z WHERE z.environment_id = c.environment_id
+            )::integer))
+        END AS room,
         e.current_background_worker_id
     FROM environment_concurrency c JOIN environments e ON e.id = c.environment_id
     WHERE c.environment_id = :environment_id AND EXISTS (SELECT FROM worker WHERE is_alive)
