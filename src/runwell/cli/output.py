@@ -13,7 +13,9 @@ from typing import Concatenate, NoReturn, ParamSpec, TypeVar, cast
 
 import click
 from pydantic import BaseModel
-from rich.console import Console
+from rich.color import ColorSystem
+from rich.console import COLOR_SYSTEMS, Console
+from rich.control import strip_control_codes
 from rich.table import Table
 from rich.text import Text
 
@@ -60,12 +62,12 @@ class Output:
     def line(self, *parts: str | Text) -> None:
         """Print a line of a result, for people; parts that are Text bring their style."""
         if not self.is_json:
-            self.console.print(_join(parts), soft_wrap=True)
+            _print(self.console, parts)
 
     def note(self, *parts: str | Text) -> None:
         """Say something on the way, for people: it is no part of the result."""
         if not self.is_json:
-            self._errors.print(_join(parts), soft_wrap=True)
+            _print(self._errors, parts)
 
     def raw(self, text: str) -> None:
         """Print a text as it is, with a line break, whatever the mode."""
@@ -144,7 +146,7 @@ def print_error(message: str, *, is_json: bool = False) -> None:
     if is_json:
         sys.stderr.write(json.dumps({"error": message}, ensure_ascii=False) + "\n")
         return
-    _console(is_error=True).print(_join((styled("error: ", "bold red"), message)), soft_wrap=True)
+    _print(_console(is_error=True), (styled("error: ", "bold red"), message))
 
 
 def with_output(command: Callable[Concatenate[Output, P], R]) -> Callable[P, R]:
@@ -164,12 +166,30 @@ def end(status: int) -> NoReturn:
     raise click.exceptions.Exit(status)
 
 
-def _join(parts: Sequence[str | Text]) -> Text:
-    # Text, so that brackets in what users wrote are not taken as markup.
-    joined = Text()
-    for part in parts:
-        joined.append_text(part) if isinstance(part, Text) else joined.append(part)
-    return joined
+def _print(console: Console, parts: Sequence[str | Text]) -> None:
+    """Write a line; a busy worker prints two for each run, which rich's layout is too slow for."""
+    if console.legacy_windows:
+        console.print(Text.assemble(*parts), soft_wrap=True)
+        return
+    system = COLOR_SYSTEMS[console.color_system] if console.color_system else None
+    line = "".join(_rendered(console, part, system) for part in parts)
+    try:
+        console.file.write(line + "\n")
+        console.file.flush()
+    except BrokenPipeError:
+        console.on_broken_pipe()
+
+
+def _rendered(console: Console, part: str | Text, system: ColorSystem | None) -> str:
+    # Brackets in what users wrote are no markup, and control characters don't reach the terminal.
+    if isinstance(part, str):
+        return strip_control_codes(part)
+    if system is None or not part.plain:
+        return part.plain
+    style = console.get_style(part.style)
+    if console.no_color:
+        style = style.without_color
+    return style.render(part.plain, color_system=system)
 
 
 def _console(*, is_error: bool) -> Console:

@@ -58,7 +58,8 @@ class TaskOptions:
 class Task(Generic[PayloadT_contra, OutputT_co]):
     """A task: a function with an id and options. Made by `@task`.
 
-    `function` is the function itself, to be called in tests.
+    `function` is the function itself, to be called in tests; `is_async` says whether it is an
+    `async def`.
 
     Example:
         >>> import asyncio
@@ -73,6 +74,7 @@ class Task(Generic[PayloadT_contra, OutputT_co]):
     def __init__(self, function: TaskFunction, options: TaskOptions) -> None:
         self.function = function
         self.options = options
+        self.is_async = inspect.iscoroutinefunction(function)
         self._signature = TaskSignature(options.id, function)
         # The function's own, for pickle, `inspect` and tools that show documentation.
         self.__module__ = function.__module__
@@ -85,11 +87,6 @@ class Task(Generic[PayloadT_contra, OutputT_co]):
     def id(self) -> str:
         """The id by which the task is triggered."""
         return self.options.id
-
-    @property
-    def is_async(self) -> bool:
-        """Whether the function is an `async def`."""
-        return inspect.iscoroutinefunction(self.function)
 
     @property
     def sync(self) -> "BlockingTask[PayloadT_contra, OutputT_co]":
@@ -137,7 +134,12 @@ class Task(Generic[PayloadT_contra, OutputT_co]):
         """A payload as the function takes it; raises TaskPayloadParsedError."""
         return self._signature.parse_payload(value)
 
-    def call(self, payload: object, ctx: RunContext) -> object:
+    @property
+    def takes_context(self) -> bool:
+        """Whether the function declares `ctx`."""
+        return self._signature.takes_context
+
+    def call(self, payload: object, ctx: RunContext | None) -> object:
         """Call the function; a coroutine for an `async def`. `ctx` is passed if it declares it."""
         positional, named = self._signature.arguments(payload, ctx)
         return self.function(*positional, **named)

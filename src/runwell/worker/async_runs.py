@@ -15,7 +15,9 @@ _LEFTOVER_SECONDS = 2.0
 class AsyncRuns:
     """Runs coroutines with our driver; the loop is made ahead of the first one."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_rehearsal: bool = False) -> None:
+        """In a rehearsal the loop is nobody's current one, and closed at the end."""
+        self._is_rehearsal = is_rehearsal
         self._loop = asyncio.new_event_loop()
         self._driver: Driver | None = None
         self._task: asyncio.Task[object] | None = None
@@ -25,7 +27,8 @@ class AsyncRuns:
         if self._loop.is_closed():
             self._loop = asyncio.new_event_loop()
         loop = self._loop
-        asyncio.set_event_loop(loop)
+        if not self._is_rehearsal:
+            asyncio.set_event_loop(loop)
         self._driver = Driver(coroutine)
         self._task = asyncio.Task(self._driver, loop=loop, context=context, name="run")
         try:
@@ -47,7 +50,10 @@ class AsyncRuns:
 
     def close(self) -> None:
         """There is no further run: generators that nobody finished run their `finally` now."""
-        if self._loop.is_closed():
+        if self._is_rehearsal:
+            self._loop.close()
+        # asyncio's own loop knows them; of another one's it is not known, and it is asked.
+        if self._loop.is_closed() or not getattr(self._loop, "_asyncgens", True):
             return
         ending = asyncio.wait_for(self._loop.shutdown_asyncgens(), _LEFTOVER_SECONDS)
         with contextlib.suppress(TimeoutError):

@@ -102,19 +102,21 @@ class CapturedStream(io.RawIOBase):
 class CaptureHandler(logging.Handler):
     """Puts records of `logging` onto the output pipe with their level."""
 
-    def __init__(self, pipe: OutputPipe) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._pipe = pipe
+        self.pipe: OutputPipe | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One line."""
+        """One line; nobody reads any before the pipe is open."""
+        if self.pipe is None:
+            return
         try:
             message = record.getMessage()
             if record.exc_info:
                 message = f"{message}\n{_EXCEPTIONS.formatException(record.exc_info)}"
             if record.stack_info:
                 message = f"{message}\n{record.stack_info}"
-            self._pipe.write_line(_level_of(record.levelno), message, _attributes_of(record))
+            self.pipe.write_line(_level_of(record.levelno), message, _attributes_of(record))
         # As logging's own handlers do: a bad format string is shown, not raised into the task.
         except Exception:  # noqa: BLE001
             self.handleError(record)
@@ -129,33 +131,34 @@ class Capture:
     def __init__(self, stdout: TextIO, stderr: TextIO, streams: list[CapturedStream]) -> None:
         self._stdout, self._stderr = stdout, stderr
         self._streams = streams
+        self._handler: CaptureHandler | None = None
+        self._pipe: OutputPipe | None = None
         self._show_warning = warnings.showwarning
+
+    def prepare(self) -> None:
+        """Take over logging and warnings: all of `open` that can be done before the fork."""
+        if self._handler is None:
+            self._handler = CaptureHandler()
+            self._take_logging(self._handler)
+            self._show_warning = warnings.showwarning
+            warnings.showwarning = self._write_warning
 
     def open(self, out_fd: int, err_fd: int, shared_fd: int) -> OutputPipe:
         """Begin to write onto pipes, in the child: descriptors 1 and 2 and all that Python has."""
+        self.prepare()
         pipe = OutputPipe(out_fd, err_fd, shared_fd)
         os.dup2(out_fd, 1)
         os.dup2(err_fd, 2)
+        self.switch(pipe)
+        return pipe
+
+    def switch(self, pipe: OutputPipe | None) -> None:
+        """Write all that Python writes onto a pipe; None: as before there was any."""
+        self._pipe = pipe
         for stream in self._streams:
             stream.pipe = pipe
-        self._take_logging(pipe)
-
-        def show_warning(
-            message: Warning | str,
-            category: type[Warning],
-            filename: str,
-            lineno: int,
-            file: TextIO | None = None,
-            line: str | None = None,
-        ) -> None:
-            if file is not None:
-                self._show_warning(message, category, filename, lineno, file, line)
-            else:
-                text = f"{category.__name__}: {message}"
-                pipe.write_line("WARN", text, {"file": clean_text(filename), "line": lineno})
-
-        warnings.showwarning = show_warning
-        return pipe
+        if self._handler is not None:
+            self._handler.pipe = pipe
 
     def flush(self) -> None:
         """Write what is buffered: half a line without its end."""
@@ -168,15 +171,30 @@ class Capture:
         """Undo what a run did to `sys.stdout` and `sys.stderr`, for a kept process's next run."""
         sys.stdout, sys.stderr = self._stdout, self._stderr
 
-    def _take_logging(self, pipe: OutputPipe) -> None:
+    def _write_warning(
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if file is not None or self._pipe is None:
+            self._show_warning(message, category, filename, lineno, file, line)
+        else:
+            text = f"{category.__name__}: {message}"
+            self._pipe.write_line("WARN", text, {"file": clean_text(filename), "line": lineno})
+
+    def _take_logging(self, handler: CaptureHandler) -> None:
         root = logging.getLogger()
         ours = (self._stdout, self._stderr)
         configured = bool(root.handlers)
         # A handler that prints to our own streams would show each line a second time.
-        for handler in [*root.handlers]:
-            if getattr(handler, "stream", None) in ours:
-                root.removeHandler(handler)
-        root.addHandler(CaptureHandler(pipe))
+        for other in [*root.handlers]:
+            if getattr(other, "stream", None) in ours:
+                root.removeHandler(other)
+        root.addHandler(handler)
         if not configured:
             root.setLevel(logging.INFO)
 

@@ -9,7 +9,7 @@ import atexit
 import os
 import signal
 import socket
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import copy_context
 from datetime import UTC, datetime
 from types import FrameType
@@ -64,7 +64,10 @@ class Child:
         imported: ImportedTasks,
         surroundings: Surroundings,
         log_level: LogThreshold,
+        *,
+        is_rehearsal: bool = False,
     ) -> None:
+        """With `is_rehearsal`, runs change nothing of the process that the next one would see."""
         self._connection = connection
         self._capture = capture
         self._pipe = pipe
@@ -79,32 +82,41 @@ class Child:
         self._stop = _StopSignal(connection, self._frames, self._waiting)
         tasks = imported.catalog.tasks.values()
         # Made ahead, while the process waits for its run.
-        self._async_runs = AsyncRuns() if any(task.is_async for task in tasks) else None
-        # What was registered before the fork is the parent's to do.
-        atexit._clear()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        self._async_runs = (
+            AsyncRuns(is_rehearsal=is_rehearsal) if any(task.is_async for task in tasks) else None
+        )
+        self._is_rehearsal = is_rehearsal
 
     def serve(self) -> int:
         """Take runs until the last one or until the supervisor is gone; returns the exit code."""
+        # What was registered before the fork is the parent's to do.
+        atexit._clear()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
         self._stop.listen()
-        while (order := self._next_order()) is not None:
-            self._stop.was_raised = False
-            answer = self._execute(order)
-            if self._stop.was_raised:
-                # Whatever the task made of it: one that was asked to stop does not complete.
-                answer = frame(STOPPED)
-            if os.getpid() != self._pid:
-                # The task forked, and its copy came back here: it is nobody's child.
-                return 0
-            if not order.keep and self._async_runs is not None:
-                self._async_runs.close()
-            self._capture.flush()
-            self._connection.sendall(answer)
-            if not order.keep:
-                break
+        while (order := self.take_run()) is not None and order.keep:
             os.chdir(self._folder)
             self._capture.restore()
-        atexit._run_exitfuncs()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        if os.getpid() == self._pid:
+            atexit._run_exitfuncs()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
         return 0
+
+    def take_run(self) -> RunOrder | None:
+        """Wait for a run, work on it, and answer; None when there is no further one."""
+        order = self._next_order()
+        if order is None:
+            return None
+        self._stop.was_raised = False
+        answer = self._execute(order)
+        if self._stop.was_raised:
+            # Whatever the task made of it: one that was asked to stop does not complete.
+            answer = frame(STOPPED)
+        if os.getpid() != self._pid:
+            # The task forked, and its copy came back here: it is nobody's child.
+            return None
+        if not order.keep and self._async_runs is not None:
+            self._async_runs.close()
+        self._capture.flush()
+        self._connection.sendall(answer)
+        return order
 
     def _next_order(self) -> RunOrder | None:
         while True:
@@ -125,7 +137,8 @@ class Child:
             task = self._find_task(run)
             payload = task.parse_payload(_decode_payload(run))
             runtime = self._make_runtime(run, order)
-            stop_hard_above(memory_limit(run.machine))
+            if not self._is_rehearsal:
+                stop_hard_above(memory_limit(run.machine))
             value = self._call(task, payload, runtime)
             return complete_frame(now(), _encode(task, value))
         except _KnownError as known:
@@ -150,30 +163,33 @@ class Child:
         return task
 
     def _make_runtime(self, run: DequeuedRun, order: RunOrder) -> "_ChildRuntime":
-        ctx = RunContext.from_execution(
-            run,
-            self._imported.manifests[run.task_id],
-            organization=self._surroundings.organization,
-            project=self._surroundings.project,
-            environment=self._surroundings.environment,
-            started_at=datetime.fromtimestamp(order.started_at, UTC),
-        )
-        return _ChildRuntime(ctx, self._pipe, self._log_level)
+        def make_context() -> RunContext:
+            return RunContext.from_execution(
+                run,
+                self._imported.manifests[run.task_id],
+                organization=self._surroundings.organization,
+                project=self._surroundings.project,
+                environment=self._surroundings.environment,
+                started_at=datetime.fromtimestamp(order.started_at, UTC),
+            )
+
+        return _ChildRuntime(make_context, self._pipe, self._log_level)
 
     def _call(self, task: AnyTask, payload: object, runtime: "_ChildRuntime") -> object:
         with activate(runtime):
             context = copy_context()
+            ctx = runtime.ctx if task.takes_context else None
             if task.is_async and self._async_runs is not None:
                 self._stop.begin(self._async_runs)
                 try:
-                    made = context.run(task.call, payload, runtime.ctx)
+                    made = context.run(task.call, payload, ctx)
                     coroutine = cast("Coroutine[object, object, object]", made)
                     return self._async_runs.run(coroutine, context)
                 finally:
                     self._stop.end()
             self._stop.begin(None)
             try:
-                return context.run(task.call, payload, runtime.ctx)
+                return context.run(task.call, payload, ctx)
             finally:
                 self._stop.end()
 
@@ -181,10 +197,20 @@ class Child:
 class _ChildRuntime:
     """The seam to the SDK: where `logger` writes while a run is active."""
 
-    def __init__(self, ctx: RunContext, pipe: OutputPipe, log_level: LogThreshold) -> None:
-        self.ctx = ctx
+    def __init__(
+        self, make_context: Callable[[], RunContext], pipe: OutputPipe, log_level: LogThreshold
+    ) -> None:
+        self._make_context = make_context
+        self._ctx: RunContext | None = None
         self._pipe = pipe
         self._log_level: LogThreshold = log_level
+
+    @property
+    def ctx(self) -> RunContext:
+        """Made when it is asked for: most short runs don't."""
+        if self._ctx is None:
+            self._ctx = self._make_context()
+        return self._ctx
 
     def emit_line(self, level: LogLevel, message: str, attributes: Mapping[str, Json]) -> None:
         """One line of `logger`."""

@@ -1,7 +1,6 @@
 """How an exception of a task becomes the error of its run."""
 
 import asyncio
-import sys
 import traceback
 from pathlib import Path
 from types import TracebackType
@@ -105,11 +104,3 @@ def _users_part(trace: TracebackType | None) -> TracebackType | None:
             return step
         step = step.tb_next
     return trace if is_our_fault else None
-
-
-def warm_up() -> None:
-    """Do once in the warm parent what would cost a first failing child milliseconds."""
-    try:
-        raise RuntimeError
-    except RuntimeError:
-        format_stack(sys.exception() or RuntimeError())

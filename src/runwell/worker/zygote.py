@@ -6,7 +6,6 @@ orders come in, children (with their descriptors) and their exits go out. In spa
 fresh interpreters instead of forks, and all else is the same.
 """
 
-import asyncio
 import contextlib
 import faulthandler
 import gc
@@ -25,7 +24,6 @@ from runwell.core.errors import ConfigurationError
 from runwell.core.payloads import Json
 from runwell.sdk.logger import LogThreshold
 from runwell.sdk.project import ImportedTasks, Project, import_tasks, load_project
-from runwell.worker import failures
 from runwell.worker.capture import Capture, install_streams
 from runwell.worker.child import Child
 from runwell.worker.limits import die_with_parent
@@ -42,6 +40,7 @@ from runwell.worker.messages import (
 )
 from runwell.worker.positions import make_shared_memory
 from runwell.worker.process import begin_child, spawn_child
+from runwell.worker.rehearsal import rehearse
 
 # Exit code of a child whose own machinery failed (EX_SOFTWARE).
 _BROKEN = 70
@@ -240,7 +239,7 @@ def main() -> None:
     )
     control.sendall(frame(MANIFEST, manifest.model_dump_json(by_alias=True).encode()))
     zygote = Zygote(control, capture, project, imported)
-    _rehearse()
+    _get_ready(capture, imported)
     # From here on the children's own ends come first: they are killed with their groups.
     die_with_parent(0)
     zygote.serve(mode)
@@ -255,12 +254,10 @@ def _import(folder: Path) -> Manifest | tuple[Project, ImportedTasks]:
     return project, import_tasks(project)
 
 
-def _rehearse() -> None:
-    """Do once what every child does, so that its modules are loaded, and take all out of the GC."""
-    loop = asyncio.new_event_loop()
-    loop.run_until_complete(asyncio.sleep(0))
-    loop.close()
-    failures.warm_up()
+def _get_ready(capture: Capture, imported: ImportedTasks) -> None:
+    """Do what every child would do, and take all that there is out of the GC."""
+    capture.prepare()
+    rehearse(capture, imported)
     # Python 3.12 warns of forks beside the threads of C libraries, which provide for them.
     warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
     gc.collect()
