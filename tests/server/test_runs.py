@@ -167,16 +167,26 @@ async def test_the_captured_lines_of_a_run_are_read_page_by_page(database_url: s
             assert next(iter(query)) in error_of(answer)
 
 
-async def test_a_run_that_is_not_here_may_be_asked_for_again(database_url: str) -> None:
+async def test_a_run_that_is_not_here_is_not_asked_for_again(database_url: str) -> None:
     async with serving(database_url) as served:
-        answer = await served.client.get("/api/v3/runs/run_unknown")
-        assert answer.status_code == 404
-        assert "run_unknown" in error_of(answer)
-        assert answer.headers["x-should-retry"] == "true"
-        for method, path in (("POST", "/api/v2/runs/run_x/cancel"), ("GET", "/api/v1/runs/x/logs")):
+        for method, path in (
+            ("GET", "/api/v3/runs/run_unknown"),
+            ("POST", "/api/v2/runs/run_unknown/cancel"),
+            ("GET", "/api/v1/runs/run_unknown/logs"),
+        ):
             answer = await served.client.request(method, path)
             assert answer.status_code == 404
+            assert "run_unknown" in error_of(answer)
             assert answer.headers["x-should-retry"] == "false"
+
+
+async def test_a_run_can_be_read_on_any_server_once_its_trigger_was_answered(
+    database_url: str,
+) -> None:
+    async with serving(database_url) as one, serving(database_url) as other:
+        for _ in range(20):
+            run_id = await one.trigger()
+            assert (await other.get(f"/api/v3/runs/{run_id}"))["id"] == run_id
 
 
 async def test_a_queued_run_is_canceled_at_once_and_a_finished_one_stays(

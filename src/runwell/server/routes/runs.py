@@ -21,7 +21,6 @@ from runwell.server.http import (
     MEGABYTE,
     Answer,
     answer,
-    error_answer,
     integer_parameter,
     parse_model,
     path_text,
@@ -69,14 +68,8 @@ async def trigger(request: Request, backend: Backend) -> Answer:
 async def retrieve(request: Request, backend: Backend) -> Answer:
     """Show a run with its attempts and relatives."""
     environment = await backend.authenticate(request)
-    try:
-        async with backend.db.transaction() as tx:
-            run = await runs.get_run(tx, environment, path_text(request, "runId"))
-    except RequestError as error:
-        if error.status != 404:
-            raise
-        # Clients ask again: the run may have been triggered on another server just now.
-        return error_answer(404, str(error), headers=(("x-should-retry", "true"),))
+    async with backend.db.transaction() as tx:
+        run = await runs.get_run(tx, environment, path_text(request, "runId"))
     return answer(run_object(run, is_4x=is_4x(request)))
 
 
