@@ -15,7 +15,7 @@ from pydantic.alias_generators import to_camel
 
 from runwell.core.errors import TaskRunError
 from runwell.core.payloads import JSON_TYPE, Json
-from runwell.core.timing import RetryOptions
+from runwell.core.timing import Instant, RetryOptions
 
 
 class MachineName(StrEnum):
@@ -291,14 +291,14 @@ class StartReport(_RunReport):
     """The attempt's code is about to run."""
 
     type: Literal["start"] = "start"
-    started_at: datetime
+    started_at: Instant
 
 
 class CapturedLine(WireModel):
     """One log line; `seq` numbers the lines of an attempt from 1."""
 
     seq: int = Field(ge=0, le=_MAX_INTEGER)
-    time: datetime
+    time: Instant
     level: Literal["TRACE", "DEBUG", "LOG", "INFO", "WARN", "ERROR"]
     message: str
     attributes: dict[str, Json] | None = None
@@ -318,8 +318,8 @@ class CompleteReport(_RunReport):
     type: Literal["complete"] = "complete"
     output: str | None = None
     output_type: str = JSON_TYPE
-    started_at: datetime
-    finished_at: datetime
+    started_at: Instant
+    finished_at: Instant
     duration_ms: int = Field(ge=0, le=_MAX_MILLISECONDS)
 
 
@@ -329,9 +329,9 @@ class FailReport(_RunReport):
     type: Literal["fail"] = "fail"
     error: TaskRunError
     skip_retrying: bool = False
-    retry_at: datetime | None = None
-    started_at: datetime
-    finished_at: datetime
+    retry_at: Instant | None = None
+    started_at: Instant
+    finished_at: Instant
     duration_ms: int = Field(ge=0, le=_MAX_MILLISECONDS)
 
 

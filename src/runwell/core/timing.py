@@ -8,9 +8,9 @@ import random
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Annotated, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 #: What the SDK takes wherever a length of time is meant; a number is seconds.
@@ -20,6 +20,7 @@ _DURATION = re.compile(
     r"(?:(?P<weeks>\d+)w)?(?:(?P<days>\d+)d)?(?:(?P<hours>\d+)h)?(?:(?P<minutes>\d+)m)?(?:(?P<seconds>\d+)s)?"
 )
 _MAX_SECONDS = 100 * 366 * 24 * 3600
+_MAX_SHOWN = 10**18
 
 
 class Clock(Protocol):
@@ -51,11 +52,11 @@ def parse_duration(value: Duration) -> timedelta:
         match = _DURATION.fullmatch(value)
         if not value or match is None:
             raise ValueError(
-                f"{value!r} is not a duration: write it like '10s', '5m', '1h30m' or '2d'"
+                f"{value[:64]!r} is not a duration: write it like '10s', '5m', '1h30m' or '2d'"
             )
         # Longer digit strings can't be meant, and would make a timedelta overflow.
         if any(len(digits) > 12 for digits in re.findall(r"\d+", value)):
-            raise ValueError(f"{value!r} is too long a duration: 100 years at most")
+            raise ValueError(f"{value[:64]!r} is too long a duration: 100 years at most")
         parts = {unit: int(number) for unit, number in match.groupdict(default="0").items()}
         seconds = float(
             parts["seconds"]
@@ -67,9 +68,12 @@ def parse_duration(value: Duration) -> timedelta:
     elif isinstance(value, timedelta):
         seconds = value.total_seconds()
     else:
-        seconds = float(value)
+        # Not a float yet: an integer may be too large for one, and even for its digits to be shown.
+        seconds = value
     if not 0 <= seconds <= _MAX_SECONDS:
-        raise ValueError(f"{value!r} is not a duration: it must be from 0 to 100 years")
+        is_endless = isinstance(value, int) and abs(value) > _MAX_SHOWN
+        shown = "so large a number" if is_endless else repr(value)[:64]
+        raise ValueError(f"{shown} is not a duration: it must be from 0 to 100 years")
     return timedelta(seconds=seconds)
 
 
@@ -104,6 +108,17 @@ def parse_instant(value: str) -> datetime:
         raise ValueError(f"{value!r} lies outside the years 1 to 9999 in UTC") from None
 
 
+def _in_utc(instant: datetime) -> datetime:
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("lies outside the years 1 to 9999 in UTC") from None
+
+
+#: An instant as a program sends it: it must say its zone, and is kept in UTC.
+Instant = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+
+
 class RetryOptions(BaseModel):
     """How often an attempt is repeated and how long is waited before; the API's field names."""
 
@@ -113,8 +128,8 @@ class RetryOptions(BaseModel):
 
     max_attempts: int = Field(default=3, ge=1, le=250)
     factor: float = Field(default=2.0, ge=1, le=1000)
-    min_timeout_in_ms: int = Field(default=1_000, ge=0)
-    max_timeout_in_ms: int = Field(default=60_000, ge=0)
+    min_timeout_in_ms: int = Field(default=1_000, ge=0, le=1000 * _MAX_SECONDS)
+    max_timeout_in_ms: int = Field(default=60_000, ge=0, le=1000 * _MAX_SECONDS)
     randomize: bool = True
 
 
