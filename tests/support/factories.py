@@ -50,6 +50,7 @@ from runwell.core.waits import (
 )
 from runwell.engine import (
     attempts,
+    canceling,
     deployments,
     environments,
     queues,
@@ -165,9 +166,9 @@ class Scene:
         async with self.db.connection() as tx:
             return await runs.get_run(tx, self.environment, run_id)
 
-    async def cancel(self, run_id: str, *, db: Database | None = None) -> runs.Canceled:
+    async def cancel(self, run_id: str, *, db: Database | None = None) -> canceling.Canceled:
         """Cancel a run."""
-        return await runs.cancel_run(db or self.db, self.environment, run_id, now=self.now)
+        return await canceling.cancel_run(db or self.db, self.environment, run_id, now=self.now)
 
     async def read_status(self, run_id: str) -> str:
         """Execution status and run status, like `QUEUED/REATTEMPTING`."""

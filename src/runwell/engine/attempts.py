@@ -164,6 +164,11 @@ async def lock_run(tx: Transaction, run_id: str) -> HeldRun | None:
     return (await _lock(tx, [run_id])).get(run_id)
 
 
+async def lock_runs(tx: Transaction, run_ids: Sequence[str]) -> dict[str, HeldRun]:
+    """Lock runs in the order of their ids, and read what decides about them."""
+    return await _lock(tx, run_ids)
+
+
 def decide_failure(
     error: TaskRunError,
     *,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from runwell.core.protocol import LEASE_SECONDS
 from runwell.core.timing import Clock
-from runwell.engine import maintenance, timers, waitpoints, workers
+from runwell.engine import canceling, maintenance, timers, waitpoints, workers
 from runwell.engine.db import Database, DatabaseUnavailableError
 from runwell.engine.notifications import Signals
 
@@ -165,6 +165,7 @@ def _list_maintenance_loops(
         return 0
 
     return [
+        _cancels(db, signals, clock),
         # After an outage of the server all leases have ended. Workers that live get the time to
         # renew theirs before anything is taken from them.
         Loop(
@@ -184,6 +185,18 @@ def _wake(signals: Signals, environment_ids: set[int]) -> int:
     for environment_id in environment_ids:
         signals.wake(f"runs:{environment_id}")
     return len(environment_ids)
+
+
+def _cancels(db: Database, signals: Signals, clock: Clock) -> Loop:
+    async def tick() -> int:
+        canceled = await canceling.cancel_descendants(db, now=clock.now())
+        for worker_id in {run.worker_id for run in canceled if run.worker_id is not None}:
+            signals.wake(f"worker:{worker_id}")
+        if canceled:
+            signals.wake_here(WAITS_TOPIC)
+        return len(canceled)
+
+    return Loop(name="cancels", interval_seconds=0.5, tick=tick, full=1)
 
 
 @contextlib.asynccontextmanager

@@ -1,4 +1,4 @@
-"""Runs as a whole: reading, listing, canceling."""
+"""Runs as a whole: reading and listing them, and what ends them by itself."""
 
 import json
 from collections.abc import Sequence
@@ -6,20 +6,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from runwell.core.errors import RequestError, StringError, TaskRunError
+from runwell.core.errors import RequestError, TaskRunError
 from runwell.core.payloads import Json
 from runwell.core.schemas import LogPage
 from runwell.core.statuses import AttemptStatus, RunStatus
 from runwell.engine import logs, queues
-from runwell.engine.attempts import lock_run
-from runwell.engine.db import Database, Row, Transaction, allow_any_plan
+from runwell.engine.db import Row, Transaction, allow_any_plan
 from runwell.engine.environments import Environment
 from runwell.engine.queries import load_queries
-from runwell.engine.run_errors import decode_error, encode_error
+from runwell.engine.run_errors import decode_error
 
 _sql = load_queries("runs")
-
-_CANCELED = StringError(raw="Run was canceled by a user")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,14 +103,6 @@ class RunPage:
     previous: str | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Canceled:
-    """A canceled run, and the worker that is to stop it."""
-
-    run_id: str
-    worker_id: str | None
-
-
 async def get_run(tx: Transaction, environment: Environment, run_id: str) -> Run:
     """A run with its attempts and relatives; raises RequestError 404 when there is none."""
     row = await tx.fetch_one(_sql.find_run, run_id=run_id, environment_id=environment.id)
@@ -172,27 +161,6 @@ async def list_runs(
         next=found[-1].id if len(rows) > page.size else None,
         previous=found[0].id if found and page.after is not None else None,
     )
-
-
-async def cancel_run(
-    db: Database, environment: Environment, run_id: str, *, now: datetime
-) -> Canceled:
-    """Cancel a run; one that has ended stays as it is. Raises RequestError 404."""
-
-    async def act(tx: Transaction) -> Canceled:
-        held = await lock_run(tx, run_id)
-        if held is None or held.environment_id != environment.id:
-            raise no_such_run(run_id, environment)
-        moved = await tx.fetch_value(
-            _sql.cancel_run, run_id=run_id, error=encode_error(_CANCELED), now=now
-        )
-        if moved is None:
-            return Canceled(run_id=run_id, worker_id=None)
-        if held.worker_id is None:
-            await queues.unqueue_runs(tx, [run_id])
-        return Canceled(run_id=run_id, worker_id=held.worker_id)
-
-    return await db.run(act)
 
 
 async def expire_runs(tx: Transaction, run_ids: Sequence[str], *, now: datetime) -> None:

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from runwell.core.protocol import LEASE_SECONDS
 from runwell.core.timing import Clock, SystemClock
 from runwell.engine.background import DATES_TOPIC, WAITS_TOPIC
+from runwell.engine.canceling import Canceled
 from runwell.engine.db import Database
 from runwell.engine.environments import Environment
 from runwell.engine.notifications import Signals
@@ -58,6 +59,11 @@ class Backend:
     def note_dates(self) -> None:
         """Say that runs wait for dates that were not known before."""
         self.signals.wake_here(DATES_TOPIC)
+
+    def wake_stopping(self, *canceled: Canceled) -> None:
+        """Tell the workers of canceled runs that they have something to stop."""
+        for worker_id in {one.worker_id for one in canceled if one.worker_id is not None}:
+            self.signals.wake(worker_topic(worker_id))
 
 
 def runs_topic(environment_id: int) -> str:

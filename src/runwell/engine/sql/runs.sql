@@ -56,13 +56,6 @@ WHERE r.environment_id = :environment_id
     AND (:created_to::timestamptz IS NULL OR r.created_at <= :created_to)
 ORDER BY r.id LIMIT :most;
 
--- name: cancel_run
--- A user's cancel: what no worker holds ends now, what one holds ends when the worker says so.
-UPDATE runs r SET event = 'CANCEL', error = :error::jsonb, finished_at = :now, updated_at = :now
-FROM run_transitions t
-WHERE r.id = :run_id AND t.from_status = r.execution_status AND t.event = 'CANCEL'
-RETURNING r.execution_status;
-
 -- name: expire_runs
 -- Runs whose time to live passed before they started.
 UPDATE runs r SET event = 'EXPIRE', finished_at = :now, expired_at = :now, updated_at = :now,

@@ -13,10 +13,10 @@ from runwell.core.schemas import (
     TriggerAnswer,
     TriggerBody,
 )
-from runwell.engine import logs, runs
+from runwell.engine import canceling, logs, runs
 from runwell.engine.triggering import TriggerRequest, trigger_run
 from runwell.server import run_filters
-from runwell.server.backend import Backend, worker_topic
+from runwell.server.backend import Backend
 from runwell.server.http import (
     MEGABYTE,
     Answer,
@@ -89,13 +89,15 @@ async def list_runs(request: Request, backend: Backend) -> Answer:
 
 
 async def cancel(request: Request, backend: Backend) -> Answer:
-    """Cancel a run; one that has ended stays as it is."""
+    """Cancel a run and what it has triggered; one that has ended stays as it is."""
     environment = await backend.authenticate(request)
     run_id = path_text(request, "runId")
-    canceled = await runs.cancel_run(backend.db, environment, run_id, now=backend.now())
+    now = backend.now()
+    canceled = await canceling.cancel_run(backend.db, environment, run_id, now=now)
+    # The first of its children too; a loop goes on with the rest.
+    children = await canceling.cancel_descendants(backend.db, now=now)
     backend.wake_waiting()
-    if canceled.worker_id is not None:
-        backend.signals.wake(worker_topic(canceled.worker_id))
+    backend.wake_stopping(canceled, *children)
     return answer(CanceledRun(id=canceled.run_id))
 
 
