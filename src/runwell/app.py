@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,16 +22,23 @@ from runwell._version import __version__
 from runwell.core.errors import ConfigurationError, RunwellError
 from runwell.core.protocol import LEASE_SECONDS
 from runwell.core.timing import Clock, SystemClock
-from runwell.engine import background, environments
+from runwell.engine import background, environments, packets
 from runwell.engine.db import Database, DatabaseUnavailableError, Transaction
 from runwell.engine.embedded import EmbeddedPostgresError
 from runwell.engine.migrations import migrate
 from runwell.engine.notifications import Signals
+from runwell.engine.object_store import ObjectStore
 from runwell.server.application import create_app
 from runwell.server.backend import Backend
 from runwell.server.event_log import LEVELS, LogFormat, configure_logging
 from runwell.server.listening import HttpServer, open_socket, stop_on_signals, url_of
 from runwell.server.local_file import remove_local_file, write_local_file
+from runwell.server.object_stores import (
+    FileStoreSettings,
+    ObjectStoreSettings,
+    open_object_store,
+    read_object_store,
+)
 from runwell.server.postgres_guard import PostgresGuard
 
 DEFAULT_HOST = "127.0.0.1"
@@ -62,6 +69,7 @@ class Settings:
     lease_seconds: int = LEASE_SECONDS
     pool_size: int = DEFAULT_POOL_SIZE
     stop_seconds: int = DEFAULT_STOP_SECONDS
+    object_store: ObjectStoreSettings = field(default_factory=FileStoreSettings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +96,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         lease_seconds=_integer(given, "RUNWELL_LEASE_SECONDS", LEASE_SECONDS, 1, 3_600),
         pool_size=_integer(given, "RUNWELL_POOL_SIZE", DEFAULT_POOL_SIZE, 2, 1_000),
         stop_seconds=_integer(given, "RUNWELL_STOP_SECONDS", DEFAULT_STOP_SECONDS, 1, 3_600),
+        object_store=read_object_store(given),
     )
 
 
@@ -173,11 +182,12 @@ async def _running(
             _open_postgres(settings) as dsn,
             await Database.open(dsn, max_size=settings.pool_size) as db,
             _open_signals(dsn) as signals,
+            _open_store(settings, db) as store,
         ):
             address = await _find_project(db, url_of(listener), clock, announce)
-            backend = Backend(db, signals, clock=clock, lease_seconds=settings.lease_seconds)
+            backend = Backend(db, signals, store, clock=clock, lease_seconds=settings.lease_seconds)
             async with background.run_loops(
-                db, signals, clock, lease_seconds=settings.lease_seconds
+                db, signals, store, clock, lease_seconds=settings.lease_seconds
             ):
                 with _local_file(settings, address):
                     yield (
@@ -235,6 +245,19 @@ async def _open_signals(dsn: str) -> AsyncGenerator[Signals]:
         yield signals
     finally:
         await signals.stop()
+
+
+@contextlib.asynccontextmanager
+async def _open_store(settings: Settings, db: Database) -> AsyncGenerator[ObjectStore]:
+    async with db.connection() as tx:
+        signing_key = await packets.read_signing_key(tx)
+    store = open_object_store(
+        settings.object_store, data_dir=settings.data_dir, signing_key=signing_key
+    )
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 async def _find_project(

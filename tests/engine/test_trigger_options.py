@@ -363,11 +363,13 @@ async def test_a_payload_that_can_not_be_kept_is_refused(
     assert await _count_runs(db) == 0
 
 
-async def test_a_payload_in_object_storage_is_refused(db: Database) -> None:
+async def test_a_payload_in_the_object_store_is_its_path(db: Database) -> None:
     scene = await make_scene(db, make_task())
-    with pytest.raises(RequestError, match="no object storage") as refused:
-        await scene.trigger(payload="key", payloadType="application/store")
-    assert refused.value.status == 422
+    row = await _trigger_row(scene, payload="run_1/payload.json", payloadType="application/store")
+    assert (row["payload"], row["payload_type"]) == ("run_1/payload.json", "application/store")
+    with pytest.raises(RequestError, match="it is the path of a packet") as refused:
+        await scene.trigger(payload={"a": 1}, payloadType="application/store")
+    assert refused.value.status == 400
 
 
 async def test_metadata_may_come_as_a_text_of_json(db: Database) -> None:

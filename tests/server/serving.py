@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncGenerator, Generator, Mapping
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ import httpx
 from runwell.core.timing import SystemClock
 from runwell.engine import environments
 from runwell.engine.db import Database
+from runwell.engine.file_store import FileStore
 from runwell.engine.notifications import Signals
+from runwell.engine.object_store import ObjectStore
 from runwell.server.application import create_app
 from runwell.server.backend import Backend
 from runwell.server.listening import HttpServer, open_socket, url_of
@@ -85,8 +88,16 @@ def manifest(*task_ids: str, content_hash: str = "hash-of-1") -> dict[str, Any]:
 
 
 @contextlib.asynccontextmanager
-async def serving(database_url: str) -> AsyncGenerator[Served]:
-    """A server over a migrated database, in this event loop."""
+async def serving(database_url: str, store: ObjectStore | None = None) -> AsyncGenerator[Served]:
+    """A server over a migrated database, in this event loop; its packets are files by default."""
+    with tempfile.TemporaryDirectory(prefix="rw-packets-") as folder:
+        made = store or FileStore(Path(folder), b"signing-key")
+        async with _serving(database_url, made) as served:
+            yield served
+
+
+@contextlib.asynccontextmanager
+async def _serving(database_url: str, store: ObjectStore) -> AsyncGenerator[Served]:
     async with await Database.open(database_url, min_size=1) as db:
         async with db.transaction() as tx:
             now = SystemClock().now()
@@ -94,7 +105,7 @@ async def serving(database_url: str) -> AsyncGenerator[Served]:
             keys = keys or await environments.list_local_keys(tx, now=now)
         signals = Signals(database_url)
         await signals.start()
-        backend = Backend(db, signals)
+        backend = Backend(db, signals, store)
         server = HttpServer(create_app(backend), before_stop=backend.polls.stop, stop_seconds=5)
         listener = open_socket("127.0.0.1", 0)
         url = url_of(listener)

@@ -20,10 +20,14 @@ Json = JsonValue
 JSON_TYPE = "application/json"
 SUPER_JSON_TYPE = "application/super+json"
 TEXT_TYPE = "text/plain"
+#: The data is in the object store; what travels is its path there.
+STORE_TYPE = "application/store"
 
 MAX_PAYLOAD_BYTES = 3 * 1024 * 1024
 MAX_OUTPUT_BYTES = 10 * 1024 * 1024
 MAX_METADATA_BYTES = 256 * 1024
+#: Payloads and outputs of this size and more travel by the object store (docs `limits.md`).
+MIN_STORED_BYTES = 512 * 1024
 #: Deeper values are refused: parsers of other languages, and jsonb, stop at some depth too.
 MAX_DEPTH = 200
 

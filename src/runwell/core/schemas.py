@@ -17,6 +17,9 @@ def _one_or_many(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+PayloadType = Literal[
+    "application/json", "application/super+json", "text/plain", "application/store"
+]
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TAG_CHARACTERS)]
 Tags = Annotated[list[Tag], BeforeValidator(_one_or_many)]
 
@@ -45,9 +48,7 @@ class TriggerOptions(ApiModel):
         alias_generator=to_camel, populate_by_name=True, extra="ignore", strict=True
     )
 
-    payload_type: Literal[
-        "application/json", "application/super+json", "text/plain", "application/store"
-    ] = JSON_TYPE
+    payload_type: PayloadType = JSON_TYPE
     queue: QueueOption | None = None
     concurrency_key: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None
     idempotency_key: Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None = None
@@ -181,7 +182,9 @@ class RunObject(RunSummary):
     depth: int = 0
     trigger_function: str = "trigger"
     payload: Json = None
+    payload_presigned_url: str | None = None
     output: Json = None
+    output_presigned_url: str | None = None
     error: RunError | None = None
     related_runs: RelatedRuns = RelatedRuns()
     attempts: list[AttemptObject] = []
@@ -220,6 +223,16 @@ class LogPage(ApiModel):
 
     data: list[LogLine]
     next: str
+
+
+class PacketUrl(ApiModel):
+    """Where a large payload or output is to be sent or fetched, without any further key.
+
+    `storage_path` is what a trigger gives as its payload, with the type `application/store`.
+    """
+
+    presigned_url: str
+    storage_path: str | None = None
 
 
 class CanceledRun(ApiModel):

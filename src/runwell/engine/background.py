@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from runwell.core.protocol import LEASE_SECONDS
 from runwell.core.timing import Clock
-from runwell.engine import canceling, maintenance, timers, waitpoints, workers
+from runwell.engine import canceling, maintenance, packets, timers, waitpoints, workers
 from runwell.engine.db import Database, DatabaseUnavailableError
 from runwell.engine.notifications import Signals
+from runwell.engine.object_store import ObjectStore
 
 _log = logging.getLogger(__name__)
 
@@ -81,12 +82,15 @@ class Nudges:
         await self.signals.wait(self.topic, version, seconds)
 
 
-def list_loops(db: Database, signals: Signals, clock: Clock, lease_seconds: float) -> list[Loop]:
+def list_loops(
+    db: Database, signals: Signals, store: ObjectStore, clock: Clock, lease_seconds: float
+) -> list[Loop]:
     """Everything that happens by itself."""
     return [
         *_list_timer_loops(db, signals, clock),
         *_list_wait_loops(db, signals, clock),
         *_list_maintenance_loops(db, signals, clock, lease_seconds),
+        *_list_storage_loops(db, store, clock),
     ]
 
 
@@ -181,6 +185,20 @@ def _list_maintenance_loops(
     ]
 
 
+def _list_storage_loops(db: Database, store: ObjectStore, clock: Clock) -> list[Loop]:
+    async def sweep_packets() -> int:
+        return await packets.sweep(db, store, now=clock.now())
+
+    async def tidy_store() -> int:
+        await store.tidy(clock.now())
+        return 0
+
+    return [
+        Loop(name="packets", interval_seconds=30.0, tick=sweep_packets, full=packets.BATCH),
+        Loop(name="object_store", interval_seconds=600.0, tick=tidy_store),
+    ]
+
+
 def _wake(signals: Signals, environment_ids: set[int]) -> int:
     for environment_id in environment_ids:
         signals.wake(f"runs:{environment_id}")
@@ -201,12 +219,17 @@ def _cancels(db: Database, signals: Signals, clock: Clock) -> Loop:
 
 @contextlib.asynccontextmanager
 async def run_loops(
-    db: Database, signals: Signals, clock: Clock, *, lease_seconds: float = LEASE_SECONDS
+    db: Database,
+    signals: Signals,
+    store: ObjectStore,
+    clock: Clock,
+    *,
+    lease_seconds: float = LEASE_SECONDS,
 ) -> AsyncGenerator[None]:
     """Run every loop within the block."""
     tasks = [
         asyncio.create_task(loop.run(), name=loop.name)
-        for loop in list_loops(db, signals, clock, lease_seconds)
+        for loop in list_loops(db, signals, store, clock, lease_seconds)
     ]
     try:
         yield

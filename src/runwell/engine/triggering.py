@@ -10,6 +10,7 @@ from runwell.core.ids import make_id, run_id_for_request
 from runwell.core.payloads import (
     JSON_TYPE,
     MAX_METADATA_BYTES,
+    STORE_TYPE,
     Json,
     check_json,
     check_text,
@@ -185,7 +186,7 @@ def _run_values(
     body, options = request.body, request.body.options
     _check_task_id(request.task_id)
     _refuse_what_is_not_built(options)
-    payload, payload_type = _encode_payload(body.payload, options.payload_type)
+    payload, payload_type = encode_payload(body.payload, options.payload_type)
     tags = list(dict.fromkeys(options.tags))
     if len(tags) > MAX_TAGS:
         raise RequestError(422, f"a run has at most {MAX_TAGS} tags, and {len(tags)} were given")
@@ -261,13 +262,14 @@ def _refuse_what_is_not_built(options: TriggerOptions) -> None:
         raise RequestError(400, "; ".join(reasons))
 
 
-def _encode_payload(payload: Json, payload_type: str) -> tuple[str | None, str]:
+def encode_payload(payload: Json, payload_type: str) -> tuple[str | None, str]:
+    """A payload as it is stored, and its type; raises RequestError 400 for what isn't its type."""
+    if payload_type == STORE_TYPE:
+        if not isinstance(payload, str) or not payload:
+            raise RequestError(400, "payload: with application/store it is the path of a packet")
+        return payload, STORE_TYPE
     if payload is None:
         return None, JSON_TYPE if payload_type == "application/super+json" else payload_type
-    if payload_type == "application/store":
-        raise RequestError(
-            422, "payloadType application/store can't be honoured: there is no object storage yet"
-        )
     try:
         if not isinstance(payload, str):
             # A plain HTTP caller, who sends JSON where the SDK sends a text.

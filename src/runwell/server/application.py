@@ -11,6 +11,7 @@ from runwell.server.routes import (
     deployments,
     health,
     openapi,
+    packets,
     queues,
     run_changes,
     runs,
@@ -25,6 +26,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *runs.operations,
     *run_changes.operations,
     *queues.operations,
+    *packets.operations,
     *deployments.operations,
     *health.operations,
 )

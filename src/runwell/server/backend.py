@@ -7,12 +7,15 @@ from starlette.requests import Request
 
 from runwell.core.protocol import LEASE_SECONDS
 from runwell.core.timing import Clock, SystemClock
+from runwell.engine import packets
 from runwell.engine.background import DATES_TOPIC, WAITS_TOPIC
 from runwell.engine.canceling import Canceled
 from runwell.engine.db import Database
 from runwell.engine.environments import Environment
 from runwell.engine.notifications import Signals
+from runwell.engine.object_store import ObjectStore
 from runwell.server.auth import KeyRing, read_secret_key, unknown_key
+from runwell.server.http import base_url
 from runwell.server.polling import Polls
 
 
@@ -23,6 +26,7 @@ class Backend:
         self,
         db: Database,
         signals: Signals,
+        store: ObjectStore,
         *,
         clock: Clock | None = None,
         lease_seconds: float = LEASE_SECONDS,
@@ -31,6 +35,7 @@ class Backend:
         self.lease_seconds = lease_seconds
         self.db = db
         self.signals = signals
+        self.store = store
         self.polls = Polls(signals)
         self._clock = clock or SystemClock()
         self.keys = KeyRing()
@@ -46,6 +51,11 @@ class Backend:
         if found is None:
             raise unknown_key()
         return found
+
+    def download_url(self, request: Request, environment: Environment, path: str) -> str:
+        """Where whoever made this request finds a packet, for five minutes."""
+        key = packets.key_of(environment, path)
+        return self.store.sign_download(key, base_url=base_url(request), now=self.now())
 
     def wake_dequeuers(self, environment_ids: Iterable[int]) -> None:
         """Say that there may be something to dequeue in these environments."""

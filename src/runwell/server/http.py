@@ -15,6 +15,7 @@ from runwell.core.errors import InvalidPayloadError, InvalidTransitionError, Req
 from runwell.core.payloads import Json, check_text, parse_json
 from runwell.core.schemas import ErrorBody
 from runwell.engine.db import DatabaseUnavailableError
+from runwell.engine.object_store import ObjectStoreError
 from runwell.server import validation
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -101,6 +102,9 @@ def answer_for(error: Exception) -> Answer:
                 "the database can't be reached at the moment: try again in a second",
                 headers=(("retry-after", _RETRY_AFTER_SECONDS),),
             )
+        case ObjectStoreError():
+            _log.warning("object_store_failed", extra={"fields": {"error": str(error)}})
+            return error_answer(503, str(error), headers=(("retry-after", _RETRY_AFTER_SECONDS),))
         case _:
             error_id = secrets.token_hex(6)
             _log.error("request_failed", exc_info=error, extra={"fields": {"error_id": error_id}})
@@ -151,6 +155,14 @@ def parse_model(body: bytes, model: type[ModelT], *, allows_nul: bool = False) -
     if not allows_nul and any(mark in body for mark in _SUSPECT):
         parse_json(body)
     return parsed
+
+
+def base_url(request: Request) -> str:
+    """Scheme and host by which whoever made a request reaches this server."""
+    scheme = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
+    if scheme not in ("http", "https"):
+        scheme = request.url.scheme
+    return f"{scheme}://{request.url.netloc}"
 
 
 def path_text(request: Request, name: str) -> str:

@@ -1,11 +1,12 @@
 """A run as the API shows it, in the names of the client that asks."""
 
+from collections.abc import Callable
 from typing import Any, cast
 
 from starlette.requests import Request
 
 from runwell.core.errors import InvalidPayloadError, serialize_error
-from runwell.core.payloads import TEXT_TYPE, Json, decode_packet
+from runwell.core.payloads import STORE_TYPE, TEXT_TYPE, Json, decode_packet
 from runwell.core.schemas import (
     AttemptObject,
     EnvironmentName,
@@ -27,16 +28,24 @@ def is_4x(request: Request) -> bool:
     return request.headers.get(_VERSION_HEADER, "") != ""
 
 
-def run_object(run: Run, *, is_4x: bool) -> RunObject:
-    """The whole of a run, with its attempts and relatives."""
+def run_object(run: Run, *, is_4x: bool, download_url: Callable[[str], str]) -> RunObject:
+    """The whole of a run, with its attempts and relatives.
+
+    `download_url` says where a packet of the object store is to be fetched, by its path.
+    """
     fields = _summary(run, is_4x=is_4x)
-    has_output = run.status is RunStatus.COMPLETED
+    payload, payload_url = _show(run.payload, run.payload_type, download_url)
+    output, output_url = None, None
+    if run.status is RunStatus.COMPLETED:
+        output, output_url = _show(run.output, run.output_type or TEXT_TYPE, download_url)
     return RunObject.model_construct(
         **fields,
         depth=run.depth,
         trigger_function=run.trigger_function,
-        payload=_decode(run.payload, run.payload_type),
-        output=_decode(run.output, run.output_type or TEXT_TYPE) if has_output else None,
+        payload=payload,
+        payload_presigned_url=payload_url,
+        output=output,
+        output_presigned_url=output_url,
         error=None if run.error is None else RunError(**serialize_error(run.error)),
         related_runs=RelatedRuns.model_construct(
             root=None if run.root is None else _related(run.root, is_4x=is_4x),
@@ -106,6 +115,15 @@ def _attempt(attempt: Attempt) -> AttemptObject:
         completed_at=attempt.completed_at,
         error=error,
     )
+
+
+def _show(
+    data: str | None, data_type: str, download_url: Callable[[str], str]
+) -> tuple[Json, str | None]:
+    """The value, or where to fetch it when it isn't here."""
+    if data_type == STORE_TYPE and data is not None:
+        return None, download_url(data)
+    return _decode(data, data_type), None
 
 
 def _decode(data: str | None, data_type: str) -> Json:

@@ -22,6 +22,7 @@ from runwell.server.http import (
     read_body,
     read_model,
 )
+from runwell.server.large_payloads import settle_payload
 from runwell.server.operations import Operation, Parameter
 from runwell.server.run_objects import is_4x, run_object
 
@@ -42,7 +43,10 @@ async def replay(request: Request, backend: Backend) -> Answer:
     # Clients that send no body send a content type all the same.
     body = parse_model(raw, ReplayBody) if raw.strip() else ReplayBody()
     if "payload" in body.model_fields_set:
-        changed = replays.ChangedPayload(payload=body.payload, payload_type=body.payload_type)
+        payload, payload_type = await settle_payload(
+            backend, environment, body.payload, body.payload_type
+        )
+        changed = replays.ChangedPayload(payload=payload, payload_type=payload_type)
     replayed = await replays.replay_run(
         backend.db,
         environment,
@@ -63,7 +67,13 @@ async def reschedule(request: Request, backend: Backend) -> Answer:
     run = await rescheduling.reschedule_run(
         backend.db, environment, run_id, body.delay, now=backend.now()
     )
-    return answer(run_object(run, is_4x=is_4x(request)))
+    return answer(
+        run_object(
+            run,
+            is_4x=is_4x(request),
+            download_url=lambda path: backend.download_url(request, environment, path),
+        )
+    )
 
 
 async def add_tags(request: Request, backend: Backend) -> Answer:

@@ -3,7 +3,7 @@
 from starlette.requests import Request
 
 from runwell.core.errors import RequestError
-from runwell.core.payloads import MAX_PAYLOAD_BYTES, Json, encode_json
+from runwell.core.payloads import MAX_PAYLOAD_BYTES, MIN_STORED_BYTES, STORE_TYPE
 from runwell.core.schemas import (
     CanceledRun,
     LogPage,
@@ -26,6 +26,7 @@ from runwell.server.http import (
     path_text,
     read_body,
 )
+from runwell.server.large_payloads import settle_payload
 from runwell.server.operations import Operation, Parameter
 from runwell.server.run_objects import is_4x, run_list_item, run_object
 
@@ -41,8 +42,11 @@ async def trigger(request: Request, backend: Backend) -> Answer:
     environment = await backend.authenticate(request)
     raw = await read_body(request, limit=MAX_TRIGGER_BYTES)
     body = parse_model(raw, TriggerBody)
-    if len(raw) > MAX_PAYLOAD_BYTES:
-        _check_payload_size(body.payload)
+    if len(raw) >= MIN_STORED_BYTES or body.options.payload_type == STORE_TYPE:
+        options = body.options
+        body.payload, options.payload_type = await settle_payload(
+            backend, environment, body.payload, options.payload_type
+        )
     headers = request.headers
     _apply_headers(body, headers.get("idempotency-key"), headers.get("idempotency-key-ttl"))
     triggered = await trigger_run(
@@ -70,7 +74,13 @@ async def retrieve(request: Request, backend: Backend) -> Answer:
     environment = await backend.authenticate(request)
     async with backend.db.transaction() as tx:
         run = await runs.get_run(tx, environment, path_text(request, "runId"))
-    return answer(run_object(run, is_4x=is_4x(request)))
+    return answer(
+        run_object(
+            run,
+            is_4x=is_4x(request),
+            download_url=lambda path: backend.download_url(request, environment, path),
+        )
+    )
 
 
 async def list_runs(request: Request, backend: Backend) -> Answer:
@@ -121,17 +131,6 @@ def _apply_headers(body: TriggerBody, key: str | None, ttl: str | None) -> None:
         body.options.idempotency_key = key
     if ttl is not None:
         body.options.idempotency_key_ttl = ttl
-
-
-def _check_payload_size(payload: Json) -> None:
-    text = payload if isinstance(payload, str) else encode_json(payload)
-    size = len(text.encode())
-    if size > MAX_PAYLOAD_BYTES:
-        raise RequestError(
-            413,
-            f"the payload is {size:,} bytes, and at most {MAX_PAYLOAD_BYTES:,} are accepted: "
-            "store it elsewhere and pass a reference",
-        )
 
 
 operations: list[Operation] = [
