@@ -12,6 +12,7 @@ from datetime import datetime
 from runwell.core.errors import RequestError
 from runwell.core.ids import ALPHABET, ID_LENGTH, make_id
 from runwell.core.protocol import DequeueBody, DequeuedRun, MachineName, QueueContext
+from runwell.core.statuses import RunEvent
 from runwell.core.timing import RetryOptions
 from runwell.engine.db import Database, Row, Transaction
 from runwell.engine.environments import Environment
@@ -87,24 +88,14 @@ async def enqueue_runs(
     With `pin_versions` a run that was started before stays on its version. Returns the ids of the
     environments that have something to dequeue now.
     """
-    if not run_ids:
-        return set()
-    rows = await tx.fetch(
-        _sql.enqueue_runs, run_ids=list(run_ids), pin_versions=pin_versions, now=now
-    )
-    return {row["environment_id"] for row in rows}
+    return await _enqueue(tx, run_ids, RunEvent.ENQUEUE, pin_versions=pin_versions, now=now)
 
 
 async def requeue_runs(
     tx: Transaction, run_ids: Sequence[str], *, pin_versions: bool, now: datetime
 ) -> set[int]:
     """Take runs from their worker and put them back in their old place in the queue."""
-    if not run_ids:
-        return set()
-    rows = await tx.fetch(
-        _sql.requeue_runs, run_ids=list(run_ids), pin_versions=pin_versions, now=now
-    )
-    return {row["environment_id"] for row in rows}
+    return await _enqueue(tx, run_ids, RunEvent.HAND_BACK, pin_versions=pin_versions, now=now)
 
 
 async def unqueue_runs(tx: Transaction, run_ids: Sequence[str]) -> None:
@@ -155,6 +146,21 @@ async def retire_subqueues(db: Database, subqueue_ids: Sequence[int]) -> None:
         rows = await tx.fetch(_sql.lock_idle_subqueues, subqueue_ids=list(subqueue_ids))
         if rows:
             await tx.execute(_sql.retire_subqueues, subqueue_ids=[row["id"] for row in rows])
+
+
+async def _enqueue(
+    tx: Transaction, run_ids: Sequence[str], event: RunEvent, *, pin_versions: bool, now: datetime
+) -> set[int]:
+    if not run_ids:
+        return set()
+    rows = await tx.fetch(
+        _sql.enqueue_runs,
+        run_ids=list(run_ids),
+        event=event.value,
+        pin_versions=pin_versions,
+        now=now,
+    )
+    return {row["environment_id"] for row in rows}
 
 
 def _dequeued_run(row: Row) -> DequeuedRun:

@@ -40,13 +40,24 @@ SET concurrency_limit = coalesce(q.concurrency_limit_override, q.concurrency_lim
 FROM ordered o CROSS JOIN queues q WHERE s.id = o.id AND q.id = :queue_id;
 
 -- name: enqueue_runs
--- Runs whose hold is over go into their queues. Whoever calls this holds the locks of the runs.
+-- Runs go into their queues: those whose hold is over (ENQUEUE), and in their old place those that a
+-- worker gives back (HAND_BACK). Whoever calls this holds the locks of the runs.
 WITH moved AS (
-    UPDATE runs r SET event = 'ENQUEUE', queued_at = :now, updated_at = :now
+    UPDATE runs r SET event = t.event, updated_at = :now,
+        -- One that is given back before it started keeps the time at which its time to live began.
+        queued_at = CASE WHEN t.event = 'HAND_BACK' AND r.started_at IS NULL
+            THEN r.queued_at ELSE :now END,
+        -- A number that no attempt had yet is used again.
+        attempt_number = r.attempt_number - (r.execution_status = 'PENDING_EXECUTING')::integer,
+        handed_back = r.handed_back
+            + (t.event = 'HAND_BACK' AND r.execution_status <> 'PENDING_EXECUTING')::integer
     FROM run_transitions t
-    WHERE r.id = ANY(:run_ids::text[]) AND t.from_status = r.execution_status AND t.event = 'ENQUEUE'
-    RETURNING r.id, r.environment_id, r.subqueue_id, r.order_at, r.ttl_seconds, r.attempt_number,
-        CASE WHEN r.is_version_locked OR (r.attempt_number > 0 AND :pin_versions::boolean)
+    WHERE r.id = ANY(:run_ids::text[]) AND t.from_status = r.execution_status AND t.event = :event
+    RETURNING r.id, r.environment_id, r.subqueue_id, r.order_at,
+        CASE WHEN r.started_at IS NULL
+            THEN r.queued_at + make_interval(secs => r.ttl_seconds) END AS expires_at,
+        CASE WHEN r.is_version_locked
+                OR :pin_versions::boolean AND (r.event = 'HAND_BACK' OR r.attempt_number > 0)
             THEN r.background_worker_id ELSE 0 END AS background_worker_id
 ), waited_for AS MATERIALIZED (
     SELECT s.id, s.has_queued FROM subqueues s
@@ -60,42 +71,6 @@ WITH moved AS (
     UPDATE subqueues s SET has_queued = true FROM ordered o WHERE s.id = o.id
 ), untimed AS (
     DELETE FROM run_timers WHERE run_id IN (SELECT id FROM moved)
-), queued AS (
-    INSERT INTO queued_runs (run_id, subqueue_id, background_worker_id, order_at, expires_at)
-    SELECT m.id, m.subqueue_id, m.background_worker_id, m.order_at,
-        CASE WHEN m.attempt_number = 0 AND m.ttl_seconds IS NOT NULL
-            THEN :now::timestamptz + make_interval(secs => m.ttl_seconds) END
-    FROM moved m JOIN waited_for w ON w.id = m.subqueue_id
-)
-SELECT id, environment_id FROM moved;
-
--- name: requeue_runs
--- Runs that a worker gives back go into their queues again, in their old place.
-WITH moved AS (
-    UPDATE runs r SET event = 'HAND_BACK', updated_at = :now,
-        -- One that never started keeps the time at which its time to live began.
-        queued_at = CASE WHEN r.started_at IS NULL THEN r.queued_at ELSE :now END,
-        -- A number that no attempt had yet is used again.
-        attempt_number = r.attempt_number - (r.execution_status = 'PENDING_EXECUTING')::integer,
-        handed_back = r.handed_back + (r.execution_status <> 'PENDING_EXECUTING')::integer
-    FROM run_transitions t
-    WHERE r.id = ANY(:run_ids::text[]) AND t.from_status = r.execution_status
-        AND t.event = 'HAND_BACK'
-    RETURNING r.id, r.environment_id, r.subqueue_id, r.order_at,
-        CASE WHEN r.started_at IS NULL
-            THEN r.queued_at + make_interval(secs => r.ttl_seconds) END AS expires_at,
-        CASE WHEN r.is_version_locked OR :pin_versions::boolean
-            THEN r.background_worker_id ELSE 0 END AS background_worker_id
-), waited_for AS MATERIALIZED (
-    SELECT s.id, s.has_queued FROM subqueues s
-    WHERE s.id IN (SELECT subqueue_id FROM moved) ORDER BY s.id FOR KEY SHARE
-), ordered AS MATERIALIZED (
-    SELECT s.id FROM subqueues s
-    WHERE s.id IN (SELECT id FROM waited_for WHERE NOT has_queued)
-    ORDER BY s.id FOR NO KEY UPDATE
-), activated AS (
-    -- Not `AND NOT s.has_queued`: that is as it was before we waited for who retired the subqueue.
-    UPDATE subqueues s SET has_queued = true FROM ordered o WHERE s.id = o.id
 ), queued AS (
     INSERT INTO queued_runs (run_id, subqueue_id, background_worker_id, order_at, expires_at)
     SELECT m.id, m.subqueue_id, m.background_worker_id, m.order_at, m.expires_at
