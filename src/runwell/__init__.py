@@ -19,6 +19,7 @@ from runwell._version import __version__
 # Each name is imported when it is first asked for (PEP 562): a program pays for what it uses, and
 # `import runwell` costs next to nothing. Type checkers, and readers, see plain imports.
 if TYPE_CHECKING:
+    from runwell.client.batching import BatchHandle
     from runwell.client.options import Queue, Retry, timeout
     from runwell.client.run_pages import BlockingRunPage, RunPage
     from runwell.client.runs import Run, RunHandle
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
         RunwellError,
         TaskPayloadParsedError,
     )
+    from runwell.sdk.batch import batch, item
     from runwell.sdk.client import configure, runs, tasks
     from runwell.sdk.config import Config, Retries, define_config
     from runwell.sdk.definitions import queue, task
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from runwell.sdk.task import Task
 
 _MODULES = {
+    "runwell.client.batching": ("BatchHandle",),
     "runwell.client.options": ("Queue", "Retry", "timeout"),
     "runwell.client.run_pages": ("BlockingRunPage", "RunPage"),
     "runwell.client.runs": ("Run", "RunHandle"),
@@ -85,6 +88,7 @@ _MODULES = {
         "RunwellError",
         "TaskPayloadParsedError",
     ),
+    "runwell.sdk.batch": ("batch", "item"),
     "runwell.sdk.client": ("configure", "runs", "tasks"),
     "runwell.sdk.config": ("Config", "Retries", "define_config"),
     "runwell.sdk.definitions": ("queue", "task"),
@@ -103,6 +107,7 @@ __all__ = [
     "ApiError",
     "AuthenticationError",
     "BadRequestError",
+    "BatchHandle",
     "BlockingRunPage",
     "Config",
     "ConfigurationError",
@@ -129,9 +134,11 @@ __all__ = [
     "TaskPayloadParsedError",
     "UnprocessableEntityError",
     "__version__",
+    "batch",
     "configure",
     "define_config",
     "idempotency_keys",
+    "item",
     "logger",
     "queue",
     "runs",

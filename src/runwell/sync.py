@@ -1,12 +1,13 @@
 """The blocking twins of Runwell's functions, for Django, Flask, scripts and plain `def` tasks.
 
-    from runwell.sync import runs, tasks
+    from runwell.sync import batch, runs, tasks
 
 A task has its own: `hello.sync.trigger(...)`.
 """
 
+from runwell.sdk.batch import blocking_batch as batch
 from runwell.sdk.client import blocking_runs as runs
 from runwell.sdk.client import blocking_tasks as tasks
 from runwell.sdk.tags import blocking_tags as tags
 
-__all__ = ["runs", "tags", "tasks"]
+__all__ = ["batch", "runs", "tags", "tasks"]

@@ -13,7 +13,8 @@ from runwell.core.protocol import MachineName
 from runwell.core.schemas import TriggerBody
 from runwell.core.statuses import RunStatus
 from runwell.engine.db import Database
-from runwell.engine.triggering import TriggerRequest, trigger_run
+from runwell.engine.trigger_options import TriggerRequest
+from runwell.engine.triggering import trigger_run
 from tests.support.factories import (
     NOW,
     Scene,

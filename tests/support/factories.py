@@ -62,6 +62,7 @@ from runwell.engine import (
 from runwell.engine.db import Database, Row, Transaction
 from runwell.engine.environments import Environment
 from runwell.engine.queries import parse_queries
+from runwell.engine.trigger_options import TriggerRequest
 from tests.support.invariants import BROKEN
 from tests.support.waiting import wait_until
 
@@ -133,7 +134,7 @@ class Scene:
         **options: Any,
     ) -> triggering.Triggered:
         """Trigger a run; options are written as on the wire."""
-        request = triggering.TriggerRequest(
+        request = TriggerRequest(
             task_id=task_id,
             body=TriggerBody(
                 payload=payload, options=TriggerOptions.model_validate_json(encode_json(options))

@@ -1,9 +1,16 @@
 """`tasks`: trigger a task by its id, without importing its code."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar, Unpack, cast
 
 from runwell.client.api import ApiClient
+from runwell.client.batching import (
+    BatchHandle,
+    BatchOptions,
+    batch_flow,
+    entry_of_id,
+    read_entries,
+)
 from runwell.client.runs import PollOptions, Run, RunFlows, RunHandle
 from runwell.client.transport import Flow
 from runwell.client.triggering import TriggerOptions, trigger_call
@@ -42,6 +49,12 @@ class _TaskFlows:
             text = encode_value(payload, what="the payload", limit=MAX_PAYLOAD_BYTES)
         return trigger_flow(self._client, task_id, text, options)
 
+    def _batch_trigger(
+        self, task_id: str, items: Iterable[object], options: BatchOptions
+    ) -> Flow[BatchHandle[Json]]:
+        entries = read_entries(items, lambda given: entry_of_id(task_id, given))
+        return cast("Flow[BatchHandle[Json]]", batch_flow(self._client, entries, options))
+
     def _trigger_and_poll(
         self, task_id: str, payload: object, options: TriggerPollOptions
     ) -> Flow[Run[Json]]:
@@ -73,6 +86,12 @@ class Tasks(_TaskFlows):
         """Trigger a run; when this returns, the run is stored and will start."""
         return await self._client.run(self._trigger(task_id, payload, options))
 
+    async def batch_trigger(
+        self, task_id: str, items: Iterable[object], **options: Unpack[BatchOptions]
+    ) -> BatchHandle[Json]:
+        """Trigger up to 1,000 runs in one step, each by a payload or `item(payload, ...)`."""
+        return await self._client.run(self._batch_trigger(task_id, items, options))
+
     async def trigger_and_poll(
         self, task_id: str, payload: object = None, **options: Unpack[TriggerPollOptions]
     ) -> Run[Json]:
@@ -94,6 +113,12 @@ class BlockingTasks(_TaskFlows):
     ) -> RunHandle[Json]:
         """Trigger a run; when this returns, the run is stored and will start."""
         return self._client.run_blocking(self._trigger(task_id, payload, options))
+
+    def batch_trigger(
+        self, task_id: str, items: Iterable[object], **options: Unpack[BatchOptions]
+    ) -> BatchHandle[Json]:
+        """Trigger up to 1,000 runs in one step, each by a payload or `item(payload, ...)`."""
+        return self._client.run_blocking(self._batch_trigger(task_id, items, options))
 
     def trigger_and_poll(
         self, task_id: str, payload: object = None, **options: Unpack[TriggerPollOptions]

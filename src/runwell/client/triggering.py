@@ -65,6 +65,19 @@ def trigger_call(
     Raises TypeError for an unknown option and ValueError for a bad value of a known one. The
     request key stays the same however often the call is sent, so that it makes one run.
     """
+    return Call(
+        method="POST",
+        path=f"/api/v1/tasks/{quote(task_id, safe='')}/trigger",
+        body=json_body(trigger_body(payload, options, settings)),
+        headers={"x-trigger-request-idempotency-key": make_request_key()},
+        options=options.get("request_options"),
+    )
+
+
+def trigger_body(
+    payload: str | None, options: TriggerOptions, settings: ClientSettings
+) -> dict[str, object]:
+    """Payload and options as the API takes them; raises as `trigger_call` does."""
     check_names(options)
     fields: dict[str, Json] = {"payloadType": JSON_TYPE}
     version = options.get("version") or settings.version
@@ -79,13 +92,7 @@ def trigger_call(
     body: dict[str, object] = {"options": fields}
     if payload is not None:
         body["payload"] = payload
-    return Call(
-        method="POST",
-        path=f"/api/v1/tasks/{quote(task_id, safe='')}/trigger",
-        body=json_body(body),
-        headers={"x-trigger-request-idempotency-key": make_request_key()},
-        options=options.get("request_options"),
-    )
+    return body
 
 
 def check_names(options: Mapping[str, object]) -> None:
@@ -113,7 +120,8 @@ def hash_key(parts: str | Sequence[str], *more: str) -> str:
     return hashlib.sha256("-".join((*texts, *more)).encode()).hexdigest()
 
 
-def _idempotency_key(value: object) -> Json:
+def read_key(value: object) -> str:
+    """An idempotency key as the API takes it: one that was hashed already stays as it is."""
     if isinstance(value, str) and len(value) == KEY_CHARACTERS:
         return value
     return hash_key(cast("str | Sequence[str]", value))
@@ -150,7 +158,8 @@ def _ttl(value: object) -> Json:
     return read_whole_seconds("ttl", cast("Duration", value))
 
 
-def _idempotency_key_ttl(value: object) -> Json:
+def read_key_ttl(value: object) -> str:
+    """How long a key holds, as the API takes it."""
     # The API takes one number with one unit.
     return f"{read_whole_seconds('idempotency_key_ttl', cast('Duration', value))}s"
 
@@ -207,8 +216,8 @@ def _version(value: str) -> str:
 _READERS: Final[dict[str, tuple[str, Callable[[object], Json]]]] = {
     "concurrency_key": ("concurrencyKey", _concurrency_key),
     "delay": ("delay", read_delay),
-    "idempotency_key": ("idempotencyKey", _idempotency_key),
-    "idempotency_key_ttl": ("idempotencyKeyTTL", _idempotency_key_ttl),
+    "idempotency_key": ("idempotencyKey", read_key),
+    "idempotency_key_ttl": ("idempotencyKeyTTL", read_key_ttl),
     "machine": ("machine", lambda value: read_machine(cast("MachineOption", value))),
     "max_attempts": (
         "maxAttempts",

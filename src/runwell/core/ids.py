@@ -78,6 +78,11 @@ def run_id_for_request(environment_id: int, request_key: str, now: datetime) -> 
     return f"run_{_digits(minted_at, _TIME_DIGITS)}{_digits(random, _RANDOM_DIGITS)}"
 
 
+def make_run_ids(number: int, now: datetime) -> list[RunId]:
+    """New run ids in their order, so that runs of one instant are first in, first out."""
+    return sorted(make_id("run", now) for _ in range(number))
+
+
 def make_request_key(now: datetime | None = None) -> str:
     """A UUID version 7 (RFC 9562) that names one logical request across its retries."""
     instant = now if now is not None else datetime.now(UTC)

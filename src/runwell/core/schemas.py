@@ -96,6 +96,60 @@ class TriggerAnswer(ApiModel):
     is_cached: bool
 
 
+class BatchItemBody(TriggerBody):
+    """One item of a batch: a trigger, with the id of its task."""
+
+    task: str
+
+
+class BatchBody(ApiModel):
+    """`POST /api/v1/tasks/batch` and `/api/v2/tasks/batch`."""
+
+    items: list[BatchItemBody]
+    parent_run_id: str | None = None
+    dependent_attempt: str | None = None
+    resume_parent_on_completion: bool | None = None
+
+
+class BatchRunAnswer(ApiModel):
+    """The run of one item of a batch."""
+
+    id: str
+    task_identifier: str
+    is_cached: bool
+    idempotency_key: str | None = None
+
+
+class BatchAnswer(ApiModel):
+    """What a batch trigger answers; `runs` in the order of the items."""
+
+    id: str
+    is_cached: bool
+    run_count: int
+    idempotency_key: str | None = None
+    runs: list[BatchRunAnswer]
+
+
+class BatchProcessing(ApiModel):
+    """What 4.x clients want to know of the making of a batch: it is done before it is answered."""
+
+    completed_at: datetime
+    errors: list[Json] = []
+
+
+class BatchObject(ApiModel):
+    """A batch as it is now; `runs` has the ids in the order of the items."""
+
+    id: str
+    status: Literal["PENDING", "COMPLETED"]
+    run_count: int
+    idempotency_key: str | None = None
+    created_at: datetime
+    updated_at: datetime
+    runs: list[str]
+    processing: BatchProcessing | None = None
+
+
 class EnvironmentName(ApiModel):
     """The environment of a run in a list."""
 

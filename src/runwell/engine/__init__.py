@@ -8,7 +8,8 @@ A map, from the bottom up; `ARCHITECTURE.md` has the picture.
 - `snapshots`: the history of a run's statuses; the schema itself writes it
 - `logs`: captured lines of attempts
 - `queues`: enqueue, dequeue under concurrency limits
-- `triggering`, `attempts`, `deployments`: new runs; what workers report; indexed versions
+- `trigger_options`, `triggering`, `batches`: what a trigger asks for; new runs; many in one step
+- `attempts`, `deployments`: what workers report; indexed versions
 - `workers`: supervisors with their leases
 - `runs`: read, list, cancel
 - `timers`, `maintenance`, `background`: what happens by itself

@@ -16,7 +16,7 @@ from runwell.engine import queues
 from runwell.engine.db import Transaction
 from runwell.engine.environments import Environment
 from runwell.engine.queries import load_queries
-from runwell.engine.triggering import MAX_DURATION_SECONDS
+from runwell.engine.trigger_options import MAX_DURATION_SECONDS
 
 _sql = load_queries("deployments")
 

@@ -46,10 +46,30 @@ async def ensure_queue(
         now=now,
     )
     await tx.execute(
-        _sql.create_subqueue,
+        _sql.create_subqueues,
         environment_id=environment.id,
-        name=name,
-        concurrency_key=concurrency_key,
+        names=[name],
+        concurrency_keys=[concurrency_key],
+    )
+
+
+async def ensure_queues(
+    tx: Transaction, environment: Environment, wanted: Sequence[tuple[str, str]], *, now: datetime
+) -> None:
+    """Make queues and their subqueues, each a name and a key, as far as they aren't there."""
+    names = sorted({name for name, _ in wanted})
+    await tx.execute(
+        _sql.create_queues,
+        public_ids=[make_id("queue", now) for _ in names],
+        environment_id=environment.id,
+        names=names,
+        now=now,
+    )
+    await tx.execute(
+        _sql.create_subqueues,
+        environment_id=environment.id,
+        names=[name for name, _ in wanted],
+        concurrency_keys=[key for _, key in wanted],
     )
 
 

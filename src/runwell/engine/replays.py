@@ -18,7 +18,8 @@ from runwell.engine.db import Database, Row
 from runwell.engine.environments import Environment
 from runwell.engine.queries import load_queries
 from runwell.engine.runs import no_such_run
-from runwell.engine.triggering import Triggered, TriggerRequest, trigger_run
+from runwell.engine.trigger_options import TriggerRequest
+from runwell.engine.triggering import Triggered, trigger_run
 
 _sql = load_queries("replays")
 

@@ -4,9 +4,19 @@ Not about the decorators that make tasks: those are in `definitions.py`.
 """
 
 import inspect
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Generic, Never, TypeVar, Unpack, cast, overload
 
+from runwell.client.batching import (
+    BatchEntry,
+    BatchHandle,
+    BatchItem,
+    BatchOptions,
+    batch_flow,
+    read_entries,
+    split_item,
+)
 from runwell.client.management import trigger_flow
 from runwell.client.options import Queue
 from runwell.client.runs import RunHandle
@@ -126,6 +136,45 @@ class Task(Generic[PayloadT_contra, OutputT_co]):
         text = self.encode_payload(payload)
         return trigger_flow(default_client, self.id, text, options, self.parse_output)
 
+    async def batch_trigger(
+        self,
+        items: Iterable[PayloadT_contra | BatchItem[PayloadT_contra]],
+        /,
+        **options: Unpack[BatchOptions],
+    ) -> BatchHandle[OutputT_co]:
+        """Trigger up to 1,000 runs in one step: all of them are stored, or none.
+
+        Each item is a payload, or `item(payload, ...)` with options of its own. Raises
+        TaskPayloadParsedError that names the item when a payload does not fit the task.
+
+        Example:
+            >>> from runwell import item, task
+            >>> @task(id="greet")
+            ... async def greet(name: str) -> str:
+            ...     return f"Hello {name}"
+            >>> async def main() -> list[str]:
+            ...     handle = await greet.batch_trigger(["Ada", item("Grace", delay="1h")])
+            ...     return [run.id for run in handle.runs]
+        """
+        return await default_client.run(self.batch_flow(items, options))
+
+    def batch_flow(
+        self, items: Iterable[object], options: BatchOptions
+    ) -> Flow[BatchHandle[OutputT_co]]:
+        """The flow of a batch trigger, which both kinds of caller drive."""
+        entries = read_entries(items, self.batch_entry)
+        return cast("Flow[BatchHandle[OutputT_co]]", batch_flow(default_client, entries, options))
+
+    def batch_entry(self, given: object) -> BatchEntry:
+        """A payload or `item(...)` as an item of a batch; raises TaskPayloadParsedError."""
+        payload, options = split_item(given)
+        return BatchEntry(
+            task_id=self.id,
+            payload=self.encode_payload(payload),
+            options=options,
+            parse_output=self.parse_output,
+        )
+
     def encode_payload(self, payload: object) -> str | None:
         """A payload that fits as JSON text, None for none; raises TaskPayloadParsedError."""
         return self._signature.encode_payload(payload)
@@ -204,6 +253,15 @@ class BlockingTask(Generic[PayloadT_contra, OutputT_co]):
     def trigger(self, payload: object = None, /, **options: Unpack[TriggerOptions]) -> object:
         """Trigger a run; when this returns, the run is stored and will start."""
         return default_client.run_blocking(self._task.trigger_flow(payload, options))
+
+    def batch_trigger(
+        self,
+        items: Iterable[PayloadT_contra | BatchItem[PayloadT_contra]],
+        /,
+        **options: Unpack[BatchOptions],
+    ) -> BatchHandle[OutputT_co]:
+        """Trigger up to 1,000 runs in one step, each by a payload or `item(payload, ...)`."""
+        return default_client.run_blocking(self._task.batch_flow(items, options))
 
 
 #: Any task, whatever it takes and returns.

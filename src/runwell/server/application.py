@@ -8,6 +8,7 @@ from runwell.server.backend import Backend
 from runwell.server.http import Answer, error_answer
 from runwell.server.operations import Operation, make_routes
 from runwell.server.routes import (
+    batches,
     deployments,
     health,
     openapi,
@@ -27,6 +28,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *run_changes.operations,
     *queues.operations,
     *packets.operations,
+    *batches.operations,
     *deployments.operations,
     *health.operations,
 )

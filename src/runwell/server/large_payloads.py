@@ -8,7 +8,7 @@ from runwell.core.schemas import PayloadType
 from runwell.engine import packets
 from runwell.engine.environments import Environment
 from runwell.engine.object_store import ObjectStoreError
-from runwell.engine.triggering import encode_payload
+from runwell.engine.trigger_options import encode_payload
 from runwell.server.backend import Backend
 
 _log = logging.getLogger(__name__)

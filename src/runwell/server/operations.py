@@ -43,6 +43,7 @@ class Operation:
     needs_body: bool = True
     answer: type[BaseModel] | None = None
     answer_description: str = "Done."
+    answer_status: int = 200
     parameters: tuple[Parameter, ...] = ()
     refusals: tuple[tuple[int, str], ...] = ()
     needs_key: bool = True

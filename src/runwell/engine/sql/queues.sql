@@ -4,14 +4,24 @@ INSERT INTO queues (public_id, environment_id, name, concurrency_limit, created_
 VALUES (:public_id, :environment_id, :name, :concurrency_limit, :now)
 ON CONFLICT (environment_id, name) DO NOTHING;
 
--- name: create_subqueue
--- The part of a queue with this concurrency key. It goes behind those that wait already.
+-- name: create_queues
+-- Queues that are not there yet, without a limit of their own.
+INSERT INTO queues (public_id, environment_id, name, created_at)
+SELECT g.public_id, :environment_id, g.name, :now
+FROM unnest(:public_ids::text[], :names::text[]) AS g (public_id, name)
+ORDER BY g.name
+ON CONFLICT (environment_id, name) DO NOTHING;
+
+-- name: create_subqueues
+-- The parts of queues with these concurrency keys. They go behind those that wait already.
 INSERT INTO subqueues
     (queue_id, environment_id, concurrency_key, concurrency_limit, is_paused, turn)
-SELECT q.id, q.environment_id, :concurrency_key,
+SELECT q.id, q.environment_id, g.concurrency_key,
     coalesce(q.concurrency_limit_override, q.concurrency_limit, 2147483647), q.is_paused, c.turn
-FROM queues q JOIN environment_concurrency c ON c.environment_id = q.environment_id
-WHERE q.environment_id = :environment_id AND q.name = :name
+FROM unnest(:names::text[], :concurrency_keys::text[]) AS g (name, concurrency_key)
+JOIN queues q ON q.environment_id = :environment_id AND q.name = g.name
+JOIN environment_concurrency c ON c.environment_id = q.environment_id
+ORDER BY q.name, g.concurrency_key
 -- A change of the limit waits for this, or this for the change.
 FOR SHARE OF q
 ON CONFLICT (queue_id, concurrency_key) DO NOTHING;

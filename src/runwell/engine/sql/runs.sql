@@ -35,7 +35,8 @@ WHERE r.environment_id = :environment_id
     AND (:task_ids::text[] IS NULL OR r.task_id = ANY(:task_ids))
     AND (:versions::text[] IS NULL OR b.version = ANY(:versions))
     AND (:tags::text[] IS NULL OR r.tags && :tags)
-    AND (:batch_id::text IS NULL OR r.batch_id = :batch_id)
+    AND (:batch_id::text IS NULL
+        OR r.id IN (SELECT i.run_id FROM batch_items i WHERE i.batch_id = :batch_id))
     AND (:is_test::boolean IS NULL OR r.is_test = :is_test)
     AND (:created_from::timestamptz IS NULL OR r.created_at >= :created_from)
     AND (:created_to::timestamptz IS NULL OR r.created_at <= :created_to)
@@ -50,7 +51,8 @@ WHERE r.environment_id = :environment_id
     AND (:task_ids::text[] IS NULL OR r.task_id = ANY(:task_ids))
     AND (:versions::text[] IS NULL OR b.version = ANY(:versions))
     AND (:tags::text[] IS NULL OR r.tags && :tags)
-    AND (:batch_id::text IS NULL OR r.batch_id = :batch_id)
+    AND (:batch_id::text IS NULL
+        OR r.id IN (SELECT i.run_id FROM batch_items i WHERE i.batch_id = :batch_id))
     AND (:is_test::boolean IS NULL OR r.is_test = :is_test)
     AND (:created_from::timestamptz IS NULL OR r.created_at >= :created_from)
     AND (:created_to::timestamptz IS NULL OR r.created_at <= :created_to)

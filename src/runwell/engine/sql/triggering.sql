@@ -1,80 +1,118 @@
--- name: insert_run
--- A new run and its place in the queue, in one statement. No row comes back when the queue or its
--- subqueue isn't there yet; `is_new` is false when the same request was carried out before, or when
--- the idempotency key has a run.
-WITH environment AS (
+-- name: insert_runs
+-- New runs and their places in their queues, in one statement: all of them or none. A row for each
+-- says what its run is, which may be one that its idempotency key had already. With anything missing
+-- nothing has happened, and `missing` says what: a VERSION, the TASK in that version, or the QUEUE.
+WITH environment AS MATERIALIZED (
     SELECT e.id, e.type, e.current_background_worker_id FROM environments e
     WHERE e.id = :environment_id
-), version AS (
-    SELECT b.id FROM background_workers b
-    WHERE b.environment_id = :environment_id AND b.version = :version::text
-), task AS (
-    SELECT t.* FROM background_worker_tasks t
-    WHERE t.background_worker_id = coalesce(
-            (SELECT id FROM version), (SELECT current_background_worker_id FROM environment)
-        ) AND t.task_id = :task_id
-), queue AS (
-    SELECT q.id FROM queues q
-    WHERE q.environment_id = :environment_id AND q.name = coalesce(
-        :queue_name::text, (SELECT queue_name FROM task), :default_queue_name
-    )
-), subqueue AS MATERIALIZED (
-    -- The lock says that a run is on its way: see lock_idle_subqueues.
-    SELECT s.id, s.has_queued, s.queue_id FROM subqueues s
-    WHERE s.queue_id = (SELECT id FROM queue) AND s.concurrency_key = coalesce(:concurrency_key, '')
-        -- A version that isn't there, or hasn't the task, is the caller's to refuse.
-        AND (:version::text IS NULL OR EXISTS (SELECT FROM version) AND EXISTS (SELECT FROM task))
-    FOR KEY SHARE
-), claimed AS (
-    INSERT INTO idempotency_keys AS k (environment_id, task_id, key, run_id, expires_at)
-    SELECT :environment_id, :task_id, :idempotency_key, :run_id, :idempotency_key_expires_at
-    FROM subqueue WHERE :idempotency_key::text IS NOT NULL
-    ON CONFLICT (environment_id, task_id, key) DO UPDATE
-        SET run_id = excluded.run_id, expires_at = excluded.expires_at
-        WHERE k.expires_at <= :now
-    RETURNING run_id
-), parent AS (
-    -- A run of another environment is no relative.
-    SELECT p.id, coalesce(p.root_run_id, p.id) AS root_run_id, p.depth + 1 AS depth FROM runs p
-    WHERE p.id = :parent_run_id AND p.environment_id = :environment_id
-), held AS (
-    SELECT CASE
-            WHEN :delayed_until::timestamptz > :now THEN 'DELAYED'
-            WHEN EXISTS (SELECT FROM task) THEN 'QUEUED'
+), given AS MATERIALIZED (
+    SELECT g.*, s.id AS subqueue_id, s.queue_id, b.id AS version_id,
+        coalesce(g.queue_name, t.queue_name, g.default_queue_name) AS wanted_queue,
+        coalesce(g.ttl, t.ttl_seconds || 's', CASE e.type WHEN 'DEVELOPMENT' THEN '10m' END) AS used_ttl,
+        coalesce(
+            g.ttl_seconds, t.ttl_seconds, CASE e.type WHEN 'DEVELOPMENT' THEN 600 END
+        ) AS used_ttl_seconds,
+        CASE
+            WHEN g.delayed_until > :now THEN 'DELAYED'
+            WHEN t.task_id IS NOT NULL THEN 'QUEUED'
             ELSE 'RUN_CREATED'
-        END AS execution_status
+        END AS execution_status,
+        CASE
+            WHEN g.version IS NOT NULL AND b.id IS NULL THEN 'VERSION'
+            WHEN g.version IS NOT NULL AND t.task_id IS NULL THEN 'TASK'
+            WHEN s.id IS NULL THEN 'QUEUE'
+        END AS missing
+    FROM unnest(
+        :run_id::text[], :task_id::text[], :version::text[], :queue_name::text[],
+        :default_queue_name::text[], :concurrency_key::text[], :idempotency_key::text[],
+        :idempotency_key_expires_at::timestamptz[], :delayed_until::timestamptz[],
+        :priority_seconds::double precision[], :payload::text[], :payload_type::text[],
+        :context::text[], :metadata::text[], :tags::text[], :is_test::boolean[],
+        :max_attempts::integer[], :max_duration::integer[], :machine::text[], :ttl::text[],
+        :ttl_seconds::integer[], :parent_run_id::text[], :replay_of::text[],
+        :trace_context::text[]
+    ) WITH ORDINALITY AS g (
+        run_id, task_id, version, queue_name, default_queue_name, concurrency_key, idempotency_key,
+        idempotency_key_expires_at, delayed_until, priority_seconds, payload, payload_type, context,
+        metadata, tags, is_test, max_attempts, max_duration, machine, ttl, ttl_seconds,
+        parent_run_id, replay_of, trace_context, place
+    )
+    CROSS JOIN environment e
+    LEFT JOIN background_workers b ON b.environment_id = e.id AND b.version = g.version
+    LEFT JOIN background_worker_tasks t
+        ON t.background_worker_id = coalesce(b.id, e.current_background_worker_id)
+        AND t.task_id = g.task_id
+    LEFT JOIN queues q ON q.environment_id = e.id
+        AND q.name = coalesce(g.queue_name, t.queue_name, g.default_queue_name)
+    LEFT JOIN subqueues s ON s.queue_id = q.id
+        AND s.concurrency_key = coalesce(g.concurrency_key, '')
+), ready AS MATERIALIZED (
+    SELECT WHERE NOT EXISTS (SELECT FROM given WHERE missing IS NOT NULL)
+), waited_for AS MATERIALIZED (
+    -- The lock says that a run is on its way: see lock_idle_subqueues.
+    SELECT s.id, s.has_queued FROM subqueues s
+    WHERE s.id IN (SELECT subqueue_id FROM given) AND EXISTS (SELECT FROM ready)
+    ORDER BY s.id FOR KEY SHARE
+), claimed AS (
+    -- In one order everywhere, and each key once, also when it is there twice. A key that is taken
+    -- is written as it is, to be returned and to stay taken until we commit.
+    INSERT INTO idempotency_keys AS k (environment_id, task_id, key, run_id, expires_at)
+    SELECT DISTINCT ON (g.task_id, g.idempotency_key)
+        :environment_id, g.task_id, g.idempotency_key, g.run_id, g.idempotency_key_expires_at
+    FROM given g WHERE g.idempotency_key IS NOT NULL AND EXISTS (SELECT FROM ready)
+    ORDER BY g.task_id, g.idempotency_key, g.place
+    ON CONFLICT (environment_id, task_id, key) DO UPDATE SET (run_id, expires_at) = (
+        SELECT CASE WHEN f.is_free THEN excluded.run_id ELSE k.run_id END,
+            CASE WHEN f.is_free THEN excluded.expires_at ELSE k.expires_at END
+        FROM (
+            -- A run that failed gives its key up.
+            SELECT k.expires_at <= :now OR EXISTS (
+                SELECT FROM runs r WHERE r.id = k.run_id AND r.execution_status = 'FINISHED'
+                    AND r.status NOT IN ('COMPLETED', 'CANCELED')
+            ) AS is_free
+        ) f
+    )
+    RETURNING task_id, key, run_id
+), resolved AS MATERIALIZED (
+    -- FULL, though every key has its run: that is never done by nested loops, a thousand by a thousand.
+    SELECT g.*, coalesce(c.run_id, g.run_id) AS final_run_id
+    FROM given g FULL JOIN claimed c ON c.task_id = g.task_id AND c.key = g.idempotency_key
 ), run AS (
     INSERT INTO runs (
         id, environment_id, task_id, execution_status, status, snapshot_id, queue_id, subqueue_id,
         concurrency_key, order_at, priority_seconds, background_worker_id, is_version_locked,
         payload, payload_type, context, metadata, tags, is_test, idempotency_key, max_attempts,
-        max_duration, machine, delayed_until, ttl, ttl_seconds, trace_context, created_at, updated_at,
-        queued_at, parent_run_id, root_run_id, depth, replay_of
+        max_duration, machine, delayed_until, ttl, ttl_seconds, trace_context, parent_run_id,
+        root_run_id, depth, batch_id, trigger_function, created_at, updated_at, queued_at,
+        replay_of
     )
-    SELECT :run_id, e.id, :task_id, h.execution_status, 'QUEUED', 0, s.queue_id, s.id,
-        :concurrency_key, greatest(:now, CASE h.execution_status WHEN 'DELAYED' THEN :delayed_until END)
-            - make_interval(secs => :priority_seconds),
-        :priority_seconds, (SELECT id FROM version), EXISTS (SELECT FROM version),
-        :payload, :payload_type, :context::jsonb, :metadata::jsonb, :tags::text[], :is_test,
-        :idempotency_key, :max_attempts, :max_duration, :machine,
-        CASE h.execution_status WHEN 'DELAYED' THEN :delayed_until END,
-        coalesce(
-            :ttl, (SELECT ttl_seconds || 's' FROM task), CASE e.type WHEN 'DEVELOPMENT' THEN '10m' END
-        ),
-        coalesce(
-            :ttl_seconds, (SELECT ttl_seconds FROM task), CASE e.type WHEN 'DEVELOPMENT' THEN 600 END
-        ),
-        :trace_context::jsonb, :now, :now, CASE h.execution_status WHEN 'QUEUED' THEN :now END,
-        p.id, p.root_run_id, coalesce(p.depth, 0), :replay_of
-    FROM environment e CROSS JOIN subqueue s CROSS JOIN held h LEFT JOIN parent p ON true
-    WHERE :idempotency_key::text IS NULL OR EXISTS (SELECT FROM claimed)
+    SELECT g.run_id, :environment_id, g.task_id, g.execution_status, 'QUEUED', 0, g.queue_id,
+        g.subqueue_id, g.concurrency_key,
+        greatest(:now, CASE g.execution_status WHEN 'DELAYED' THEN g.delayed_until END)
+            - make_interval(secs => g.priority_seconds),
+        g.priority_seconds, g.version_id, g.version_id IS NOT NULL, g.payload, g.payload_type,
+        g.context::jsonb, g.metadata::jsonb,
+        CASE WHEN g.tags IS NULL THEN '{}'
+            ELSE ARRAY(SELECT jsonb_array_elements_text(g.tags::jsonb)) END,
+        g.is_test, g.idempotency_key, g.max_attempts, g.max_duration, g.machine,
+        CASE g.execution_status WHEN 'DELAYED' THEN g.delayed_until END,
+        g.used_ttl, g.used_ttl_seconds, g.trace_context::jsonb, p.id, coalesce(p.root_run_id, p.id),
+        coalesce(p.depth + 1, 0), :batch_id, :trigger_function, :now, :now,
+        CASE g.execution_status WHEN 'QUEUED' THEN :now::timestamptz END, g.replay_of
+    FROM resolved g
+    LEFT JOIN runs p ON p.id = g.parent_run_id AND p.environment_id = :environment_id
+    WHERE g.final_run_id = g.run_id AND EXISTS (SELECT FROM ready)
+    ORDER BY g.place
     ON CONFLICT (id) DO NOTHING
     RETURNING id, execution_status, subqueue_id, order_at, ttl_seconds, background_worker_id,
         delayed_until
+), ordered AS MATERIALIZED (
+    SELECT s.id FROM subqueues s
+    WHERE s.id IN (SELECT id FROM waited_for WHERE NOT has_queued)
+    ORDER BY s.id FOR NO KEY UPDATE
 ), activated AS (
     -- Not `AND NOT s.has_queued`: that is as it was before we waited for who retired the subqueue.
-    UPDATE subqueues s SET has_queued = true
-    FROM subqueue q WHERE s.id = q.id AND NOT q.has_queued
+    UPDATE subqueues s SET has_queued = true FROM ordered o WHERE s.id = o.id
 ), queued AS (
     INSERT INTO queued_runs (run_id, subqueue_id, background_worker_id, order_at, expires_at)
     SELECT id, subqueue_id, coalesce(background_worker_id, 0), order_at,
@@ -85,32 +123,21 @@ WITH environment AS (
     INSERT INTO run_timers (run_id, due_at)
     SELECT id, delayed_until FROM run WHERE execution_status = 'DELAYED'
 )
-SELECT EXISTS (SELECT FROM run) AS is_new FROM subqueue;
+SELECT g.final_run_id AS run_id, g.missing, g.wanted_queue AS queue_name FROM resolved g ORDER BY g.place;
 
--- name: find_task_queue
--- The queue that runs of a task go to by default.
-SELECT t.queue_name FROM environments e
-JOIN background_worker_tasks t ON t.background_worker_id = coalesce(
-    (SELECT b.id FROM background_workers b
-        WHERE b.environment_id = e.id AND b.version = :version::text),
-    e.current_background_worker_id
-)
-WHERE e.id = :environment_id AND t.task_id = :task_id;
-
--- name: find_run_of_key
--- The run that an idempotency key stands for.
-SELECT run_id FROM idempotency_keys
-WHERE environment_id = :environment_id AND task_id = :task_id AND key = :key;
-
--- name: has_run
--- Whether a run with this id is there.
-SELECT EXISTS (SELECT FROM runs WHERE id = :run_id AND environment_id = :environment_id);
-
--- name: find_version
--- Whether a version has a task; no row when the environment has no such version.
-SELECT EXISTS (
-    SELECT FROM background_worker_tasks t
-    WHERE t.background_worker_id = b.id AND t.task_id = :task_id
-) AS has_task
-FROM background_workers b
-WHERE b.environment_id = :environment_id AND b.version = :version;
+-- name: find_wanted_queues
+-- The queues that new runs would go to, and what their versions lack; see insert_runs.
+SELECT coalesce(g.queue_name, t.queue_name, g.default_queue_name) AS queue_name,
+    CASE
+        WHEN g.version IS NOT NULL AND b.id IS NULL THEN 'VERSION'
+        WHEN g.version IS NOT NULL AND t.task_id IS NULL THEN 'TASK'
+    END AS missing
+FROM unnest(:task_id::text[], :version::text[], :queue_name::text[], :default_queue_name::text[])
+    WITH ORDINALITY AS g (task_id, version, queue_name, default_queue_name, place)
+CROSS JOIN environments e
+LEFT JOIN background_workers b ON b.environment_id = e.id AND b.version = g.version
+LEFT JOIN background_worker_tasks t
+    ON t.background_worker_id = coalesce(b.id, e.current_background_worker_id)
+    AND t.task_id = g.task_id
+WHERE e.id = :environment_id
+ORDER BY g.place;

@@ -106,7 +106,10 @@ def _describe(
         schema = references[operation.answer, "serialization"]
         answer_content = {"content": {"application/json": {"schema": schema}}}
     responses: dict[str, Json] = {
-        "200": {"description": operation.answer_description, **answer_content}
+        str(operation.answer_status): {
+            "description": operation.answer_description,
+            **answer_content,
+        }
     }
     error_schema = references[ErrorBody, "serialization"]
     for status, description in _errors_of(operation).items():

@@ -14,7 +14,8 @@ from runwell.core.schemas import (
     TriggerBody,
 )
 from runwell.engine import canceling, logs, runs
-from runwell.engine.triggering import TriggerRequest, trigger_run
+from runwell.engine.trigger_options import TriggerRequest
+from runwell.engine.triggering import trigger_run
 from runwell.server import run_filters
 from runwell.server.backend import Backend
 from runwell.server.http import (

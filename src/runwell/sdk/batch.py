@@ -1,0 +1,123 @@
+"""`batch`: trigger runs of several tasks in one step, and see whether they have ended."""
+
+from collections.abc import Iterable
+from typing import TypeVar, Unpack, cast
+
+from runwell.client.api import ApiClient
+from runwell.client.batching import (
+    BatchHandle,
+    BatchItem,
+    BatchOptions,
+    batch_flow,
+    entry_of_id,
+    read_entries,
+    retrieve_flow,
+)
+from runwell.client.transport import Flow, RequestOptions
+from runwell.client.triggering import TriggerOptions
+from runwell.core.payloads import Json
+from runwell.core.schemas import BatchObject
+from runwell.sdk.client import default_client
+from runwell.sdk.task import AnyTask
+
+PayloadT = TypeVar("PayloadT")
+
+
+def item(payload: PayloadT = None, **options: Unpack[TriggerOptions]) -> BatchItem[PayloadT]:
+    """An item of a batch with options of its own; an item without is the payload itself.
+
+    Example:
+        >>> from runwell import item, task
+        >>> @task(id="remind")
+        ... async def remind(address: str) -> None: ...
+        >>> async def remind_both() -> str:
+        ...     handle = await remind.batch_trigger(["a@x.org", item("b@x.org", delay="1h")])
+        ...     return handle.batch_id
+    """
+    return BatchItem(payload, options)
+
+
+class _BatchFlows:
+    def __init__(self, client: ApiClient) -> None:
+        self._client = client
+
+    def _trigger(
+        self, items: Iterable[tuple[str, object]], options: BatchOptions
+    ) -> Flow[BatchHandle[Json]]:
+        entries = read_entries(items, lambda pair: entry_of_id(*pair))
+        return cast("Flow[BatchHandle[Json]]", batch_flow(self._client, entries, options))
+
+    def _trigger_by_task(
+        self, items: Iterable[tuple[AnyTask, object]], options: BatchOptions
+    ) -> Flow[BatchHandle[object]]:
+        entries = read_entries(items, lambda pair: pair[0].batch_entry(pair[1]))
+        return batch_flow(self._client, entries, options)
+
+
+class Batches(_BatchFlows):
+    """Trigger runs of several tasks in one step: all of them are stored, or none.
+
+    Example:
+        >>> from runwell import batch, item
+        >>> async def welcome(address: str) -> list[str]:
+        ...     handle = await batch.trigger(
+        ...         [("send-welcome", {"to": address}), ("ask-later", item(address, delay="7d"))]
+        ...     )
+        ...     return [run.id for run in handle.runs]
+    """
+
+    async def trigger(
+        self, items: Iterable[tuple[str, object]], **options: Unpack[BatchOptions]
+    ) -> BatchHandle[Json]:
+        """Trigger up to 1,000 runs, each a task's id and a payload or `item(payload, ...)`."""
+        return await self._client.run(self._trigger(items, options))
+
+    async def trigger_by_task(
+        self, items: Iterable[tuple[AnyTask, object]], **options: Unpack[BatchOptions]
+    ) -> BatchHandle[object]:
+        """Trigger up to 1,000 runs, each a task and a payload, which is checked before."""
+        return await self._client.run(self._trigger_by_task(items, options))
+
+    async def retrieve(
+        self,
+        batch: str | BatchHandle[object],
+        *,
+        request_options: RequestOptions | None = None,
+    ) -> BatchObject:
+        """Fetch a batch: `status` is "COMPLETED" once all of its runs have ended."""
+        return await self._client.run(retrieve_flow(self._client, batch, request_options))
+
+
+class BlockingBatches(_BatchFlows):
+    """Trigger runs of several tasks in one step, blocking the caller.
+
+    Example:
+        >>> from runwell.sync import batch
+        >>> def welcome(address: str) -> str:
+        ...     return batch.trigger([("send-welcome", {"to": address})]).batch_id
+    """
+
+    def trigger(
+        self, items: Iterable[tuple[str, object]], **options: Unpack[BatchOptions]
+    ) -> BatchHandle[Json]:
+        """Trigger up to 1,000 runs, each a task's id and a payload or `item(payload, ...)`."""
+        return self._client.run_blocking(self._trigger(items, options))
+
+    def trigger_by_task(
+        self, items: Iterable[tuple[AnyTask, object]], **options: Unpack[BatchOptions]
+    ) -> BatchHandle[object]:
+        """Trigger up to 1,000 runs, each a task and a payload, which is checked before."""
+        return self._client.run_blocking(self._trigger_by_task(items, options))
+
+    def retrieve(
+        self,
+        batch: str | BatchHandle[object],
+        *,
+        request_options: RequestOptions | None = None,
+    ) -> BatchObject:
+        """Fetch a batch: `status` is "COMPLETED" once all of its runs have ended."""
+        return self._client.run_blocking(retrieve_flow(self._client, batch, request_options))
+
+
+batch = Batches(default_client)
+blocking_batch = BlockingBatches(default_client)
