@@ -15,6 +15,7 @@ from pydantic.alias_generators import to_camel
 
 from runwell.core.errors import TaskRunError
 from runwell.core.payloads import JSON_TYPE, Json
+from runwell.core.schedules import ScheduleManifest
 from runwell.core.timing import Instant, RetryOptions
 
 
@@ -124,6 +125,9 @@ class TaskManifest(WireModel):
     payload_schema: dict[str, Json] | None = None
     # Processes are kept for several runs of this task (docs of ours, no counterpart there).
     keep_process: bool = False
+    # `schedule` for a task that schedules trigger; the schedule that its code declares, if any.
+    trigger_source: str | None = None
+    schedule: ScheduleManifest | None = None
 
 
 class WorkerMetadata(WireModel):

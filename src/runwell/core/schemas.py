@@ -8,6 +8,7 @@ from pydantic.alias_generators import to_camel
 
 from runwell.core.payloads import JSON_TYPE, Json
 from runwell.core.protocol import MachineName
+from runwell.core.schedules import RunSchedule
 
 MAX_TAGS = 10
 MAX_TAG_CHARACTERS = 128
@@ -241,6 +242,7 @@ class RunObject(RunSummary):
     output_presigned_url: str | None = None
     error: RunError | None = None
     related_runs: RelatedRuns = RelatedRuns()
+    schedule: RunSchedule | None = None
     attempts: list[AttemptObject] = []
     attempt_count: int = 0
     #: The run that this one is a replay of (ours, no counterpart there).

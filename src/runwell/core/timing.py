@@ -119,6 +119,16 @@ def _in_utc(instant: datetime) -> datetime:
 Instant = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 
+def format_instant(instant: datetime) -> str:
+    """An instant as JavaScript writes dates: in UTC, with milliseconds.
+
+    >>> format_instant(datetime(2026, 3, 1, 9, tzinfo=UTC))
+    '2026-03-01T09:00:00.000Z'
+    """
+    utc = instant.astimezone(UTC).replace(tzinfo=None)
+    return f"{utc.isoformat(timespec='milliseconds')}Z"
+
+
 class RetryOptions(BaseModel):
     """How often an attempt is repeated and how long is waited before; the API's field names."""
 

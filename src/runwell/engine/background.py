@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from runwell.core.protocol import LEASE_SECONDS
 from runwell.core.timing import Clock
-from runwell.engine import canceling, maintenance, packets, timers, waitpoints, workers
+from runwell.engine import canceling, maintenance, packets, ticks, timers, waitpoints, workers
 from runwell.engine.db import Database, DatabaseUnavailableError
 from runwell.engine.notifications import Signals
 from runwell.engine.object_store import ObjectStore
@@ -106,9 +106,15 @@ def _list_timer_loops(db: Database, signals: Signals, clock: Clock) -> list[Loop
             signals.wake_here(WAITS_TOPIC)
         return count
 
+    async def trigger_due_ticks() -> int:
+        count, environment_ids = await ticks.trigger_due_ticks(db, now=clock.now())
+        _wake(signals, environment_ids)
+        return count
+
     return [
         Loop(name="due_runs", interval_seconds=0.1, tick=enqueue_due_runs, full=timers.BATCH),
         Loop(name="expiry", interval_seconds=0.5, tick=expire_due_runs, full=timers.BATCH),
+        Loop(name="schedules", interval_seconds=0.25, tick=trigger_due_ticks, full=ticks.BATCH),
     ]
 
 

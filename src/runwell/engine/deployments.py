@@ -12,7 +12,7 @@ from runwell.core.protocol import (
     task_queue_name,
 )
 from runwell.core.timing import parse_duration
-from runwell.engine import queues
+from runwell.engine import queues, schedules
 from runwell.engine.db import Transaction
 from runwell.engine.environments import Environment
 from runwell.engine.queries import load_queries
@@ -63,6 +63,7 @@ async def register(
             background_worker_id=background_worker_id,
             tasks=json.dumps(tasks),
         )
+    await schedules.sync_declared(tx, environment, background_worker_id, now=now)
     await _sync_queues(tx, environment, body, now=now)
     await tx.execute(
         _sql.make_version_current,
@@ -125,6 +126,18 @@ def _task_row(task: TaskManifest) -> dict[str, object]:
         "ttl_seconds": _ttl_seconds(task),
         "keep_process": task.keep_process,
         "payload_schema": task.payload_schema,
+        **_schedule_columns(task),
+    }
+
+
+def _schedule_columns(task: TaskManifest) -> dict[str, object]:
+    if task.schedule is None:
+        return {"is_scheduled": task.trigger_source == "schedule", "schedule": None}
+    # One that can't be is refused here, with the task that declares it.
+    schedules.declared_rule(task.id, task.schedule)
+    return {
+        "is_scheduled": True,
+        "schedule": task.schedule.model_dump(mode="json", by_alias=True),
     }
 
 

@@ -10,7 +10,7 @@ from runwell.core.errors import RequestError, TaskRunError
 from runwell.core.payloads import Json
 from runwell.core.schemas import LogPage
 from runwell.core.statuses import AttemptStatus, RunStatus
-from runwell.engine import logs, queues
+from runwell.engine import logs, queues, schedules
 from runwell.engine.db import Row, Transaction, allow_any_plan
 from runwell.engine.environments import Environment
 from runwell.engine.queries import load_queries
@@ -66,6 +66,7 @@ class Run:
     delayed_until: datetime | None
     expired_at: datetime | None
     attempts: Sequence[Attempt] = ()
+    schedule: schedules.Schedule | None = None
     parent: "Run | None" = None
     root: "Run | None" = None
     children: "Sequence[Run]" = ()
@@ -80,6 +81,7 @@ class RunFilters:
     versions: list[str] | None = None
     tags: list[str] | None = None
     batch_id: str | None = None
+    schedule_id: str | None = None
     is_test: bool | None = None
     created_from: datetime | None = None
     created_to: datetime | None = None
@@ -119,8 +121,12 @@ async def get_run(tx: Transaction, environment: Environment, run_id: str) -> Run
             root_run_id=root_id,
         )
         relatives = {found["id"]: found for found in rows}
+    schedule = None
+    if row["schedule_id"] is not None:
+        schedule = await schedules.find_schedule(tx, environment, row["schedule_id"])
     return _run(
         row,
+        schedule=schedule,
         attempts=[_attempt(run_id, found) for found in json.loads(row["attempts"] or "[]")],
         parent=_run(relatives[parent_id]) if parent_id in relatives else None,
         root=_run(relatives[root_id]) if root_id in relatives else None,
@@ -139,6 +145,7 @@ async def list_runs(
         "versions": filters.versions,
         "tags": filters.tags,
         "batch_id": filters.batch_id,
+        "schedule_id": filters.schedule_id,
         "is_test": filters.is_test,
         "created_from": filters.created_from,
         "created_to": filters.created_to,
@@ -190,6 +197,7 @@ def no_such_run(run_id: str, environment: Environment) -> RequestError:
 def _run(
     row: Row,
     *,
+    schedule: schedules.Schedule | None = None,
     attempts: Sequence[Attempt] = (),
     parent: Run | None = None,
     root: Run | None = None,
@@ -224,6 +232,7 @@ def _run(
         finished_at=row["finished_at"],
         delayed_until=row["delayed_until"],
         expired_at=row["expired_at"],
+        schedule=schedule,
         attempts=attempts,
         parent=parent,
         root=root,

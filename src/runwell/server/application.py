@@ -16,6 +16,7 @@ from runwell.server.routes import (
     queues,
     run_changes,
     runs,
+    schedules,
     waits,
     workers,
 )
@@ -29,6 +30,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *queues.operations,
     *packets.operations,
     *batches.operations,
+    *schedules.operations,
     *deployments.operations,
     *health.operations,
 )

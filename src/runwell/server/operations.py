@@ -33,7 +33,7 @@ class Parameter:
 class Operation:
     """One method of one path. `refusals` says in what cases it answers which 4xx."""
 
-    method: Literal["GET", "POST", "PUT"]
+    method: Literal["GET", "POST", "PUT", "DELETE"]
     path: str
     endpoint: Endpoint
     name: str

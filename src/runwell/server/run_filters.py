@@ -71,6 +71,7 @@ def read_filters(query: QueryParams, *, now: datetime) -> RunFilters:
         versions=_texts(query, "filter[version]"),
         tags=_texts(query, "filter[tag]"),
         batch_id=_text(query, "filter[batch]"),
+        schedule_id=_text(query, "filter[schedule]"),
         is_test=_boolean(query, "filter[isTest]"),
         created_from=_from(query, now),
         created_to=_instant(query, "filter[createdAt][to]"),
@@ -78,8 +79,8 @@ def read_filters(query: QueryParams, *, now: datetime) -> RunFilters:
 
 
 def asks_for_what_no_run_has(query: QueryParams) -> bool:
-    """Whether a filter names a schedule or a bulk action: runs come from neither yet."""
-    return bool(_text(query, "filter[schedule]") or _text(query, "filter[bulkAction]"))
+    """Whether a filter names a bulk action: no runs come from one yet."""
+    return bool(_text(query, "filter[bulkAction]"))
 
 
 def _statuses(query: QueryParams) -> list[RunStatus] | None:

@@ -7,6 +7,7 @@ from starlette.requests import Request
 
 from runwell.core.errors import InvalidPayloadError, serialize_error
 from runwell.core.payloads import STORE_TYPE, TEXT_TYPE, Json, decode_packet
+from runwell.core.schedules import RunSchedule
 from runwell.core.schemas import (
     AttemptObject,
     EnvironmentName,
@@ -19,6 +20,7 @@ from runwell.core.schemas import (
 from runwell.core.statuses import RunStatus, api_status, status_flags
 from runwell.engine.environments import Environment
 from runwell.engine.runs import Attempt, Run
+from runwell.server.schedule_objects import generator_of
 
 _VERSION_HEADER = "x-trigger-api-version"
 
@@ -52,6 +54,7 @@ def run_object(run: Run, *, is_4x: bool, download_url: Callable[[str], str]) -> 
             parent=None if run.parent is None else _related(run.parent, is_4x=is_4x),
             children=[_related(child, is_4x=is_4x) for child in run.children],
         ),
+        schedule=_schedule(run),
         attempts=[_attempt(attempt) for attempt in run.attempts],
         attempt_count=run.attempt_number,
         replay_of=run.replay_of,
@@ -102,6 +105,17 @@ def _summary(run: Run, *, is_4x: bool) -> dict[str, Any]:
         "batch_id": run.batch_id,
         "metadata": run.metadata,
     }
+
+
+def _schedule(run: Run) -> RunSchedule | None:
+    if run.schedule is None:
+        return None
+    return RunSchedule(
+        id=run.schedule.public_id,
+        external_id=run.schedule.rule.external_id,
+        deduplication_key=run.schedule.deduplication_key,
+        generator=generator_of(run.schedule),
+    )
 
 
 def _attempt(attempt: Attempt) -> AttemptObject:

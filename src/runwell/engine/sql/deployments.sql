@@ -23,13 +23,14 @@ RETURNING id, version;
 -- The tasks of a version, from a JSON array of them.
 INSERT INTO background_worker_tasks
     (background_worker_id, task_id, description, file_path, export_name, queue_name, retry, machine,
-    max_duration, ttl_seconds, keep_process, payload_schema)
+    max_duration, ttl_seconds, keep_process, payload_schema, is_scheduled, schedule)
 SELECT :background_worker_id, t.task_id, t.description, t.file_path, t.export_name, t.queue_name,
-    t.retry, t.machine, t.max_duration, t.ttl_seconds, t.keep_process, t.payload_schema
+    t.retry, t.machine, t.max_duration, t.ttl_seconds, t.keep_process, t.payload_schema,
+    t.is_scheduled, t.schedule
 FROM jsonb_to_recordset(:tasks::jsonb) AS t (
     task_id text, description text, file_path text, export_name text, queue_name text, retry jsonb,
     machine text, max_duration integer, ttl_seconds integer, keep_process boolean,
-    payload_schema jsonb
+    payload_schema jsonb, is_scheduled boolean, schedule jsonb
 );
 
 -- name: make_version_current

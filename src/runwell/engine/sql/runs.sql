@@ -37,6 +37,7 @@ WHERE r.environment_id = :environment_id
     AND (:tags::text[] IS NULL OR r.tags && :tags)
     AND (:batch_id::text IS NULL
         OR r.id IN (SELECT i.run_id FROM batch_items i WHERE i.batch_id = :batch_id))
+    AND (:schedule_id::text IS NULL OR r.schedule_id = :schedule_id)
     AND (:is_test::boolean IS NULL OR r.is_test = :is_test)
     AND (:created_from::timestamptz IS NULL OR r.created_at >= :created_from)
     AND (:created_to::timestamptz IS NULL OR r.created_at <= :created_to)
@@ -53,6 +54,7 @@ WHERE r.environment_id = :environment_id
     AND (:tags::text[] IS NULL OR r.tags && :tags)
     AND (:batch_id::text IS NULL
         OR r.id IN (SELECT i.run_id FROM batch_items i WHERE i.batch_id = :batch_id))
+    AND (:schedule_id::text IS NULL OR r.schedule_id = :schedule_id)
     AND (:is_test::boolean IS NULL OR r.is_test = :is_test)
     AND (:created_from::timestamptz IS NULL OR r.created_at >= :created_from)
     AND (:created_to::timestamptz IS NULL OR r.created_at <= :created_to)
