@@ -8,8 +8,6 @@ import pytest
 from tests.architecture.tree import PACKAGE, list_modules, parse, show
 
 MOST_LINES = 400
-# Tests are lists; splitting one is worth less than splitting a module.
-MOST_LINES_OF_TESTS = 520
 BANNED_NAMES = {
     "base",
     "common",
@@ -42,8 +40,7 @@ def words_of(name: str) -> set[str]:
 @pytest.mark.parametrize("path", list_modules("src", "tests", "bench", "examples"), ids=show)
 def test_a_module_is_not_too_long(path: Path) -> None:
     lines = len(path.read_text(encoding="utf-8").splitlines())
-    most = MOST_LINES_OF_TESTS if "tests" in path.parts else MOST_LINES
-    assert lines <= most, f"{show(path)} has {lines} lines: split it by noun"
+    assert lines <= MOST_LINES, f"{show(path)} has {lines} lines: split it by noun"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=show)

@@ -1,6 +1,5 @@
 """Reports in every order and again: how attempts end, and what errors and outputs become."""
 
-import json
 from datetime import timedelta
 from itertools import permutations
 
@@ -19,20 +18,15 @@ from runwell.core.errors import (
 )
 from runwell.core.payloads import MAX_OUTPUT_BYTES
 from runwell.core.protocol import (
-    MAX_LOG_ATTRIBUTES_BYTES,
-    MAX_LOG_MESSAGE_CHARACTERS,
-    CapturedLine,
     CompleteReport,
-    LogsReport,
     RunReport,
 )
 from runwell.core.statuses import AttemptStatus, RunEvent, RunStatus
-from runwell.engine import logs, runs, timers
+from runwell.engine import timers
 from runwell.engine.attempts import decide_failure
 from runwell.engine.db import Database
 from tests.support.factories import (
     ERROR,
-    NOW,
     canceled,
     check_all_at_rest,
     check_consistency,
@@ -356,127 +350,3 @@ async def test_errors_are_clipped_and_fit_for_the_database(
     assert not any("\x00" in text for text in texts)
     assert any("characters cut" in text for text in texts)
     assert found.attempts[0].error == found.error
-
-
-async def test_lines_are_stored_once_in_their_order(db: Database) -> None:
-    scene = await make_scene(db, make_task())
-    worker = await scene.connect()
-    await scene.trigger()
-    run = await worker.start_one()
-    await worker.report(write_lines(run, "c", "d", first=3), write_lines(run, "a", "b"))
-    await worker.report(write_lines(run, "B", "C", "D", "e", first=2))
-    async with db.connection() as tx:
-        page = await runs.read_logs(tx, scene.environment, run.run_id, after=None, limit=100)
-    assert [line.message for line in page.data] == ["a", "b", "c", "d", "e"]
-
-
-async def test_lines_hold_what_the_database_holds(db: Database) -> None:
-    scene = await make_scene(db, make_task())
-    worker = await scene.connect()
-    await scene.trigger()
-    run = await worker.start_one()
-    lines = [
-        CapturedLine(seq=1, time=NOW, level="ERROR", message="a\x00b" + "x" * 9000),
-        CapturedLine(seq=2, time=NOW, level="LOG", message="", attributes={"k\x00": ["\x00"]}),
-        CapturedLine(seq=3, time=NOW, level="LOG", message="", attributes={"k": "x" * 99_999}),
-    ]
-    report = LogsReport(
-        run_id=run.run_id, snapshot_id=run.snapshot_id, attempt_number=1, lines=lines
-    )
-    assert await worker.report(report) == ["accepted"]
-    async with db.connection() as tx:
-        page = await runs.read_logs(tx, scene.environment, run.run_id, after=None, limit=100)
-    first, second, third = page.data
-    assert first.message.startswith("a\ufffdbxxx")
-    assert len(first.message) == MAX_LOG_MESSAGE_CHARACTERS
-    assert second.attributes == {"k\ufffd": ["\ufffd"]}
-    assert third.attributes == {"clipped": "100007 characters of attributes left out"}
-    assert len(json.dumps(third.attributes)) < MAX_LOG_ATTRIBUTES_BYTES
-
-
-async def test_lines_of_a_canceled_run_are_kept_until_it_has_stopped(db: Database) -> None:
-    scene = await make_scene(db, make_task())
-    worker = await scene.connect()
-    await scene.trigger()
-    run = await worker.start_one()
-    await scene.cancel(run.run_id)
-    assert await worker.report(
-        write_lines(run, "stopping"), canceled(run), write_lines(run, "late", first=2)
-    ) == ["accepted", "accepted", "stale"]
-    async with db.connection() as tx:
-        page = await logs.read_lines(tx, run.run_id, after=None, limit=100)
-    assert [line.message for line in page.data] == ["stopping"]
-
-
-@pytest.mark.parametrize("is_started", [True, False])
-async def test_a_run_given_back_starts_elsewhere_in_its_old_place(
-    db: Database, is_started: bool
-) -> None:
-    scene = await make_scene(db, make_task(retry={"max_attempts": 1}))
-    worker = await scene.connect()
-    ids = await scene.trigger_many(3)
-    run = await (worker.start_one() if is_started else worker.dequeue_one())
-    assert await worker.report(hand_back(run)) == ["accepted"]
-    assert await scene.read_status(run.run_id) == "QUEUED/QUEUED"
-    await check_consistency(db)
-    other = await scene.connect()
-    again = await other.dequeue(3)
-    assert [found.run_id for found in again] == ids
-    # An attempt that began keeps its number, and counts for nothing.
-    assert again[0].attempt_number == (2 if is_started else 1)
-    await other.report(complete(again[0]))
-    found = await scene.get(run.run_id)
-    assert found.status is RunStatus.COMPLETED
-    assert [tried.status for tried in found.attempts] == (
-        [AttemptStatus.FAILED, AttemptStatus.COMPLETED] if is_started else [AttemptStatus.COMPLETED]
-    )
-    await check_consistency(db)
-
-
-async def test_a_run_given_back_many_times_still_has_all_its_attempts(db: Database) -> None:
-    scene = await make_scene(db, make_task(retry={"max_attempts": 2}))
-    worker = await scene.connect()
-    run_id = (await scene.trigger()).run_id
-    for _ in range(5):
-        await worker.report(hand_back(await worker.start_one()))
-    await worker.report(fail(await worker.start_one(), retry_at=scene.now))
-    assert await scene.read_status(run_id) == "QUEUED/REATTEMPTING"
-    run = await worker.start_one()
-    assert run.attempt_number == 7
-    await worker.report(fail(run, retry_at=scene.now))
-    assert (await scene.get(run_id)).status is RunStatus.FAILED
-    await check_all_at_rest(db)
-
-
-async def test_a_canceled_report_of_a_run_that_is_not_canceled_gives_it_back(db: Database) -> None:
-    scene = await make_scene(db, make_task())
-    worker = await scene.connect()
-    await scene.trigger()
-    run = await worker.start_one()
-    assert await worker.report(canceled(run)) == ["accepted"]
-    assert await scene.read_status(run.run_id) == "QUEUED/QUEUED"
-    await check_consistency(db)
-
-
-@pytest.mark.parametrize("is_started", [True, False])
-@pytest.mark.parametrize("way", ["complete", "fail", "hand_back", "canceled"])
-async def test_a_canceled_run_stays_canceled_however_its_worker_ends_it(
-    db: Database, way: str, is_started: bool
-) -> None:
-    scene = await make_scene(db, make_task())
-    worker = await scene.connect()
-    await scene.trigger()
-    run = await (worker.start_one() if is_started else worker.dequeue_one())
-    scene.later(1)
-    assert (await scene.cancel(run.run_id)).worker_id == worker.id
-    assert (await scene.get(run.run_id)).status is RunStatus.CANCELED
-    await check_consistency(db)
-    end = {"complete": complete, "fail": fail, "hand_back": hand_back, "canceled": canceled}[way]
-    scene.later(1)
-    assert await worker.report(start(run), end(run), end(run)) == ["accepted", "accepted", "stale"]
-    found = await scene.get(run.run_id)
-    assert (found.status, found.output) == (RunStatus.CANCELED, None)
-    assert found.error == StringError(raw="Run was canceled by a user")
-    assert found.finished_at == scene.now - timedelta(seconds=1)
-    assert [tried.status for tried in found.attempts] == [AttemptStatus.CANCELED] * is_started
-    await check_all_at_rest(db)

@@ -1,4 +1,4 @@
-"""Triggers: every option, payloads, idempotency, what is refused and with which words."""
+"""Triggers: every option, and with which words it is refused."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -7,46 +7,25 @@ from typing import Any
 import pytest
 
 from runwell.core.errors import RequestError
-from runwell.core.ids import make_request_key
-from runwell.core.payloads import MAX_METADATA_BYTES, Json
+from runwell.core.payloads import Json
 from runwell.core.protocol import MachineName
 from runwell.core.schemas import TriggerBody
-from runwell.core.statuses import RunStatus
 from runwell.engine.db import Database
 from runwell.engine.trigger_options import TriggerRequest
 from runwell.engine.triggering import trigger_run
 from tests.support.factories import (
     NOW,
-    Scene,
     check_consistency,
     make_scene,
     make_task,
     read,
 )
-
-
-async def _read_row(scene: Scene, run_id: str) -> dict[str, Any]:
-    (row,) = await read(
-        scene.db,
-        "SELECT r.*, q.name AS queue_name, s.concurrency_limit, s.concurrency_key AS subqueue_key "
-        "FROM runs r JOIN queues q ON q.id = r.queue_id JOIN subqueues s ON s.id = r.subqueue_id "
-        "WHERE r.id = :id",
-        id=run_id,
-    )
-    return dict(row)
-
-
-async def _trigger_row(scene: Scene, **options: Any) -> dict[str, Any]:
-    return await _read_row(scene, (await scene.trigger(**options)).run_id)
-
-
-async def _count_runs(db: Database) -> int:
-    return (await read(db, "SELECT count(*) AS number FROM runs"))[0]["number"]
+from tests.support.rows import count_runs, read_row, trigger_row
 
 
 async def test_a_run_without_options_waits_in_the_queue_of_its_task(db: Database) -> None:
     scene = await make_scene(db, make_task("send e-mail!"))
-    row = await _trigger_row(scene, task_id="send e-mail!")
+    row = await trigger_row(scene, task_id="send e-mail!")
     assert row["queue_name"] == "task/sende-mail"
     assert (row["execution_status"], row["status"]) == ("QUEUED", "QUEUED")
     assert row["created_at"] == row["queued_at"] == row["order_at"] == NOW
@@ -59,13 +38,13 @@ async def test_a_run_without_options_waits_in_the_queue_of_its_task(db: Database
 
 async def test_a_run_waits_in_the_queue_that_its_task_names(db: Database) -> None:
     scene = await make_scene(db, make_task(queue="mail", limit=3))
-    row = await _trigger_row(scene)
+    row = await trigger_row(scene)
     assert (row["queue_name"], row["concurrency_limit"]) == ("mail", 3)
 
 
 async def test_a_trigger_may_name_another_queue_and_a_key(db: Database) -> None:
     scene = await make_scene(db, make_task())
-    row = await _trigger_row(scene, queue={"name": "paid users"}, concurrencyKey="user 1")
+    row = await trigger_row(scene, queue={"name": "paid users"}, concurrencyKey="user 1")
     assert (row["queue_name"], row["concurrency_key"]) == ("paidusers", "user 1")
     assert row["subqueue_key"] == "user 1"
     assert row["concurrency_limit"] == 2**31 - 1
@@ -86,14 +65,14 @@ async def test_a_queue_limit_is_at_most_that_of_the_environment(db: Database) ->
     scene = await make_scene(db, make_task())
     await read(db, "UPDATE environments SET concurrency_limit = 5 RETURNING id")
     scene = await make_scene(db)
-    row = await _trigger_row(scene, queue={"name": "mail", "concurrencyLimit": 100})
+    row = await trigger_row(scene, queue={"name": "mail", "concurrencyLimit": 100})
     assert row["concurrency_limit"] == 5
 
 
 async def test_tags_are_kept_once_in_their_order(db: Database) -> None:
     scene = await make_scene(db, make_task())
-    assert (await _trigger_row(scene, tags=["b", "a", "b"]))["tags"] == ["b", "a"]
-    assert (await _trigger_row(scene, tags="one"))["tags"] == ["one"]
+    assert (await trigger_row(scene, tags=["b", "a", "b"]))["tags"] == ["b", "a"]
+    assert (await trigger_row(scene, tags="one"))["tags"] == ["one"]
 
 
 async def test_more_than_ten_tags_are_refused(db: Database) -> None:
@@ -105,7 +84,7 @@ async def test_more_than_ten_tags_are_refused(db: Database) -> None:
 
 async def test_the_plain_options_are_kept_as_they_are(db: Database) -> None:
     scene = await make_scene(db, make_task())
-    row = await _trigger_row(
+    row = await trigger_row(
         scene,
         maxAttempts=7,
         machine="large-2x",
@@ -124,8 +103,8 @@ async def test_the_plain_options_are_kept_as_they_are(db: Database) -> None:
 
 async def test_a_max_duration_is_at_least_five_seconds(db: Database) -> None:
     scene = await make_scene(db, make_task())
-    assert (await _trigger_row(scene, maxDuration=0.5))["max_duration"] == 5
-    assert (await _trigger_row(scene, maxDuration=1e300))["max_duration"] == 2**31 - 1
+    assert (await trigger_row(scene, maxDuration=0.5))["max_duration"] == 5
+    assert (await trigger_row(scene, maxDuration=1e300))["max_duration"] == 2**31 - 1
 
 
 async def test_the_traceparent_and_the_context_are_kept(db: Database) -> None:
@@ -136,7 +115,7 @@ async def test_the_traceparent_and_the_context_are_kept(db: Database) -> None:
         traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     )
     triggered = await trigger_run(db, scene.environment, request, now=NOW)
-    row = await _read_row(scene, triggered.run_id)
+    row = await read_row(scene, triggered.run_id)
     assert json.loads(row["context"]) == {"user": 1}
     assert json.loads(row["trace_context"])["traceparent"].startswith("00-0af")
 
@@ -161,7 +140,7 @@ def _body(text: str) -> TriggerBody:
 )
 async def test_a_delay_is_a_duration_or_a_date(db: Database, delay: str, until: datetime) -> None:
     scene = await make_scene(db, make_task())
-    row = await _trigger_row(scene, delay=delay)
+    row = await trigger_row(scene, delay=delay)
     assert row["execution_status"] == "DELAYED"
     assert row["delayed_until"] == row["order_at"] == until
     assert row["queued_at"] is None
@@ -171,7 +150,7 @@ async def test_a_delay_is_a_duration_or_a_date(db: Database, delay: str, until: 
 @pytest.mark.parametrize("delay", ["0s", "2020-01-01T00:00:00Z"])
 async def test_a_delay_that_is_over_is_none(db: Database, delay: str) -> None:
     scene = await make_scene(db, make_task())
-    row = await _trigger_row(scene, delay=delay)
+    row = await trigger_row(scene, delay=delay)
     assert (row["execution_status"], row["delayed_until"]) == ("QUEUED", None)
 
 
@@ -210,7 +189,7 @@ async def test_a_ttl_comes_from_the_trigger_then_the_task_then_development(
     kept: tuple[str | None, int | None],
 ) -> None:
     scene = await make_scene(db, make_task(ttl=of_task), slug=slug)
-    row = await _trigger_row(scene, ttl=given)
+    row = await trigger_row(scene, ttl=given)
     assert (row["ttl"], row["ttl_seconds"]) == kept
     (queued,) = await read(db, "SELECT expires_at FROM queued_runs")
     seconds = kept[1]
@@ -229,7 +208,7 @@ async def test_a_run_locked_to_a_version_runs_on_it_only(db: Database) -> None:
     scene = await make_scene(db, make_task(queue="old"))
     old = scene.versions[0]
     new = await scene.register(make_task(queue="new"))
-    row = await _trigger_row(scene, lockToVersion=old.version)
+    row = await trigger_row(scene, lockToVersion=old.version)
     assert (row["queue_name"], row["is_version_locked"]) == ("old", True)
     of_new, of_old = await scene.connect(), await scene.connect()
     of_new.versions, of_old.versions = [new.id], [old.id]
@@ -244,7 +223,7 @@ async def test_a_version_that_is_unknown_is_refused(db: Database) -> None:
         with pytest.raises(RequestError, match=r"no version 20200101\.1 in the env") as refused:
             await scene.trigger(lockToVersion="20200101.1", idempotencyKey="k", queue=queue)
         assert refused.value.status == 422
-    assert await _count_runs(db) == 0
+    assert await count_runs(db) == 0
     assert await read(db, "SELECT 1 FROM idempotency_keys") == []
     assert await read(db, "SELECT 1 FROM queues WHERE name = 'never-seen'") == []
 
@@ -316,164 +295,3 @@ async def test_a_priority_beyond_reason_is_refused(db: Database) -> None:
     scene = await make_scene(db, make_task())
     with pytest.raises(RequestError, match=r"options\.priority"):
         await scene.trigger(priority=1e300)
-
-
-@pytest.mark.parametrize(
-    ("sent", "payload_type", "stored", "stored_type"),
-    [
-        (None, "application/json", None, "application/json"),
-        (None, "application/super+json", None, "application/json"),
-        ('{"a":1}', "application/json", '{"a":1}', "application/json"),
-        ("hello", "application/json", '"hello"', "application/json"),
-        ("12", "application/json", "12", "application/json"),
-        ({"a": [1, None, "ü"]}, "application/json", '{"a":[1,null,"ü"]}', "application/json"),
-        (5, "application/json", "5", "application/json"),
-        (False, "application/json", "false", "application/json"),
-        ("hello", "text/plain", "hello", "text/plain"),
-        ('{"json":1}', "application/super+json", '{"json":1}', "application/super+json"),
-    ],
-)
-async def test_a_payload_is_kept_as_the_text_it_stands_for(
-    db: Database, sent: Json, payload_type: str, stored: str | None, stored_type: str
-) -> None:
-    scene = await make_scene(db, make_task())
-    row = await _trigger_row(scene, payload=sent, payloadType=payload_type)
-    assert (row["payload"], row["payload_type"]) == (stored, stored_type)
-
-
-@pytest.mark.parametrize(
-    ("sent", "payload_type", "words"),
-    [
-        ('{"a":', "application/json", "not valid JSON"),
-        ("[NaN]", "application/json", "NaN is not a JSON number"),
-        ('"\\u0000"', "application/json", "NUL"),
-        ("a\x00", "application/json", "NUL"),
-        ({"a": "\x00"}, "application/json", "NUL"),
-        ("a\x00", "text/plain", "NUL"),
-        ("[" * 300 + "]" * 300, "application/json", "nested deeper"),
-        ("1", "application/super+json", "not superjson"),
-    ],
-)
-async def test_a_payload_that_can_not_be_kept_is_refused(
-    db: Database, sent: Json, payload_type: str, words: str
-) -> None:
-    scene = await make_scene(db, make_task())
-    with pytest.raises(RequestError, match=words) as refused:
-        await scene.trigger(payload=sent, payloadType=payload_type)
-    assert refused.value.status == 400
-    assert await _count_runs(db) == 0
-
-
-async def test_a_payload_in_the_object_store_is_its_path(db: Database) -> None:
-    scene = await make_scene(db, make_task())
-    row = await _trigger_row(scene, payload="run_1/payload.json", payloadType="application/store")
-    assert (row["payload"], row["payload_type"]) == ("run_1/payload.json", "application/store")
-    with pytest.raises(RequestError, match="it is the path of a packet") as refused:
-        await scene.trigger(payload={"a": 1}, payloadType="application/store")
-    assert refused.value.status == 400
-
-
-async def test_metadata_may_come_as_a_text_of_json(db: Database) -> None:
-    scene = await make_scene(db, make_task())
-    row = await _trigger_row(scene, metadata='{"a":1}', metadataType="application/json")
-    assert json.loads(row["metadata"]) == {"a": 1}
-
-
-@pytest.mark.parametrize(
-    ("metadata", "status", "words"),
-    [
-        ([1], 400, "must be a JSON object"),
-        ("{", 400, "not valid JSON"),
-        ('{"a":"\\u0000"}', 400, "NUL"),
-        ({"a": "\x00"}, 400, "NUL"),
-        ({"a": "x" * MAX_METADATA_BYTES}, 422, "bytes; 262144 at most"),
-    ],
-)
-async def test_metadata_that_can_not_be_kept_is_refused(
-    db: Database, metadata: Json, status: int, words: str
-) -> None:
-    scene = await make_scene(db, make_task())
-    with pytest.raises(RequestError, match=words) as refused:
-        await scene.trigger(metadata=metadata)
-    assert refused.value.status == status
-
-
-async def test_a_context_with_a_nul_is_refused(db: Database) -> None:
-    scene = await make_scene(db, make_task())
-    request = TriggerRequest(task_id="add", body=_body('{"context": {"a": "\\u0000"}}'))
-    with pytest.raises(RequestError, match="NUL") as refused:
-        await trigger_run(db, scene.environment, request, now=NOW)
-    assert refused.value.status == 400
-
-
-async def test_an_idempotency_key_gives_its_run_until_it_expires(db: Database) -> None:
-    scene = await make_scene(db, make_task())
-    first = await scene.trigger(idempotencyKey="k", idempotencyKeyTTL="1m")
-    scene.later(59)
-    again = await scene.trigger(idempotencyKey="k")
-    assert (again.run_id, again.is_cached) == (first.run_id, True)
-    scene.later(2)
-    other = await scene.trigger(idempotencyKey="k")
-    assert (other.run_id != first.run_id, other.is_cached) == (True, False)
-    scene.later(29 * 86400)
-    assert (await scene.trigger(idempotencyKey="k")).run_id == other.run_id
-    scene.later(2 * 86400)
-    assert not (await scene.trigger(idempotencyKey="k")).is_cached
-
-
-async def test_an_idempotency_key_belongs_to_a_task_and_an_environment(db: Database) -> None:
-    scene = await make_scene(db, make_task(), make_task("other"))
-    of_dev = await make_scene(db, make_task(), slug="dev")
-    triggered = [
-        await scene.trigger("add", idempotencyKey="k"),
-        await scene.trigger("other", idempotencyKey="k"),
-        await of_dev.trigger("add", idempotencyKey="k"),
-    ]
-    assert len({found.run_id for found in triggered}) == 3
-
-
-async def test_an_idempotency_key_that_lives_no_duration_is_refused(db: Database) -> None:
-    scene = await make_scene(db, make_task())
-    with pytest.raises(RequestError, match=r"options\.idempotencyKeyTTL") as refused:
-        await scene.trigger(idempotencyKey="k", idempotencyKeyTTL="x")
-    assert refused.value.status == 400
-
-
-async def test_a_request_sent_again_gives_the_same_run(db: Database) -> None:
-    scene = await make_scene(db, make_task())
-    key = make_request_key(scene.now)
-    first = await scene.trigger(request_key=key)
-    scene.later(5)
-    again = await scene.trigger(request_key=key)
-    assert again == first
-    assert not again.is_cached
-    assert await _count_runs(db) == 1
-
-
-async def test_a_request_sent_again_when_its_run_has_ended_gives_that_run(db: Database) -> None:
-    scene = await make_scene(db, make_task())
-    key = make_request_key(scene.now)
-    first = await scene.trigger(request_key=key)
-    await scene.cancel(first.run_id)
-    assert await scene.trigger(request_key=key) == first
-    assert (await scene.get(first.run_id)).status is RunStatus.CANCELED
-    await check_consistency(db)
-
-
-async def test_a_request_with_an_idempotency_key_sent_again_is_no_cached_run(
-    db: Database,
-) -> None:
-    scene = await make_scene(db, make_task())
-    key = make_request_key(scene.now)
-    first = await scene.trigger(request_key=key, idempotencyKey="k")
-    assert await scene.trigger(request_key=key, idempotencyKey="k") == first
-    cached = await scene.trigger(request_key=make_request_key(scene.now), idempotencyKey="k")
-    assert (cached.run_id, cached.is_cached) == (first.run_id, True)
-
-
-async def test_a_request_key_in_another_environment_is_another_request(db: Database) -> None:
-    scene = await make_scene(db, make_task())
-    of_dev = await make_scene(db, make_task(), slug="dev")
-    key = make_request_key(scene.now)
-    first, other = await scene.trigger(request_key=key), await of_dev.trigger(request_key=key)
-    assert first.run_id != other.run_id

@@ -3,13 +3,11 @@
 import asyncio
 from datetime import timedelta
 
-from runwell.core.errors import InternalError, StringError
+from runwell.core.errors import StringError
 from runwell.core.waits import DateWait, RunsWait
 from runwell.engine import timers, waitpoints
 from runwell.engine.db import Database
 from tests.support.factories import (
-    Scene,
-    Supervisor,
     check_all_at_rest,
     check_consistency,
     complete,
@@ -21,29 +19,7 @@ from tests.support.factories import (
     start,
     wait_until_blocked,
 )
-
-
-async def _go_on(scene: Scene) -> set[str]:
-    return (await waitpoints.continue_runs(scene.db, now=scene.now)).worker_ids
-
-
-async def _set_environment_limit(scene: Scene, limit: int) -> None:
-    await read(
-        scene.db,
-        "UPDATE environments SET concurrency_limit = :limit WHERE id = :id RETURNING id",
-        limit=limit,
-        id=scene.environment.id,
-    )
-
-
-async def _wait_for_child(
-    scene: Scene, worker: Supervisor, *, child: str = "add", wait_id: str = "w1"
-) -> tuple[object, str]:
-    parent = await worker.start_one()
-    child_id = (await scene.trigger(child)).run_id
-    answer = await worker.wait(parent, RunsWait(wait_id=wait_id, run_ids=[child_id]))
-    assert answer.is_blocked
-    return parent, child_id
+from tests.support.waits import go_on, wait_for_child
 
 
 async def test_a_run_that_waits_for_a_child_gets_its_output_and_goes_on(db: Database) -> None:
@@ -59,7 +35,7 @@ async def test_a_run_that_waits_for_a_child_gets_its_output_and_goes_on(db: Data
     assert await worker.resume() == []
     child = await worker.start_one()
     await worker.report(complete(child, '"done"'))
-    assert await _go_on(scene) == {worker.id}
+    assert await go_on(scene) == {worker.id}
     assert await scene.read_status(parent_id) == "EXECUTING/EXECUTING"
     (wait,) = await worker.resume()
     (result,) = wait.results
@@ -76,10 +52,10 @@ async def test_a_failed_child_gives_its_error(db: Database) -> None:
     scene = await make_scene(db, make_task("parent"), make_task(retry={"max_attempts": 1}))
     worker = await scene.connect()
     await scene.trigger("parent")
-    await _wait_for_child(scene, worker)
+    await wait_for_child(scene, worker)
     child = await worker.start_one()
     await worker.report(fail(child))
-    await _go_on(scene)
+    await go_on(scene)
     (wait,) = await worker.resume()
     assert not wait.results[0].is_ok
     assert wait.results[0].error is not None
@@ -111,7 +87,7 @@ async def test_a_batch_is_complete_with_its_last_run_and_keeps_its_order(db: Dat
     for child in reversed(children):
         assert await worker.resume() == []
         await worker.report(start(child), complete(child, f'"{child.run_id}"'))
-        await _go_on(scene)
+        await go_on(scene)
     (wait,) = await worker.resume()
     assert [result.run_id for result in wait.results] == ids
     assert [result.output for result in wait.results] == [f'"{run_id}"' for run_id in ids]
@@ -125,7 +101,7 @@ async def test_the_same_run_may_be_waited_for_twice_in_one_wait(db: Database) ->
     child_id = (await scene.trigger()).run_id
     await worker.wait(parent, RunsWait(wait_id="w1", run_ids=[child_id, child_id]))
     await worker.report(complete(await worker.start_one()))
-    await _go_on(scene)
+    await go_on(scene)
     (wait,) = await worker.resume()
     assert [result.run_id for result in wait.results] == [child_id, child_id]
 
@@ -153,7 +129,7 @@ async def test_a_date_lets_the_run_go_on_when_it_comes(db: Database) -> None:
     assert await waitpoints.complete_due_waitpoints(db, now=scene.now) == 0
     scene.later(0.1)
     assert await waitpoints.complete_due_waitpoints(db, now=scene.now) == 1
-    await _go_on(scene)
+    await go_on(scene)
     assert await scene.read_status(run_id) == "EXECUTING/EXECUTING"
     (wait,) = await worker.resume()
     assert wait.results == []
@@ -169,7 +145,7 @@ async def test_the_first_of_several_waits_lets_the_run_go_on(db: Database) -> No
     await worker.wait(run, late, early)
     scene.later(1)
     await waitpoints.complete_due_waitpoints(db, now=scene.now)
-    await _go_on(scene)
+    await go_on(scene)
     (wait,) = await worker.resume()
     assert wait.wait_id == "early"
     # It can do nothing else again: blocked by what is left.
@@ -178,7 +154,7 @@ async def test_the_first_of_several_waits_lets_the_run_go_on(db: Database) -> No
     assert await scene.read_status(run_id) == "EXECUTING_WITH_WAITPOINTS/FROZEN"
     scene.later(8)
     await waitpoints.complete_due_waitpoints(db, now=scene.now)
-    await _go_on(scene)
+    await go_on(scene)
     (wait,) = await worker.resume()
     assert wait.wait_id == "late"
 
@@ -193,110 +169,6 @@ async def test_a_run_with_a_result_to_take_is_not_blocked(db: Database) -> None:
     await worker.wait(run, past, late, is_blocked=False)
     assert not (await worker.wait(run)).is_blocked
     assert (await worker.wait(run, received=["past"])).is_blocked
-
-
-async def test_the_environments_slot_is_given_back_and_the_queues_is_kept(db: Database) -> None:
-    scene = await make_scene(db, make_task("parent", queue="p", limit=1), make_task())
-    await _set_environment_limit(scene, 1)
-    worker = await scene.connect()
-    parent_ids = await scene.trigger_many(2, "parent")
-    _, child_id = await _wait_for_child(scene, worker)
-    # The other parent has no slot of its queue; the child has the environment's.
-    (child,) = await worker.dequeue()
-    assert child.run_id == child_id
-    await worker.report(start(child))
-    await check_consistency(db)
-    await worker.report(complete(child))
-    await _go_on(scene)
-    assert await scene.read_status(parent_ids[0]) == "EXECUTING/EXECUTING"
-    assert await worker.dequeue() == []
-    await check_consistency(db)
-
-
-async def test_a_child_on_the_same_queue_gets_the_slot_of_its_parent(db: Database) -> None:
-    scene = await make_scene(
-        db, make_task("parent", queue="q", limit=1), make_task(queue="q", limit=1)
-    )
-    worker = await scene.connect()
-    parent_id = (await scene.trigger("parent")).run_id
-    await _wait_for_child(scene, worker)
-    child = await worker.start_one()
-    # Its result would be there, and its slot is not.
-    await check_consistency(db)
-    await worker.report(complete(child))
-    await _go_on(scene)
-    assert await scene.read_status(parent_id) == "EXECUTING/EXECUTING"
-    await check_consistency(db)
-
-
-async def test_a_run_waits_for_a_slot_to_go_on_and_gets_the_next_one(db: Database) -> None:
-    scene = await make_scene(db, make_task("parent"), make_task())
-    await _set_environment_limit(scene, 1)
-    worker = await scene.connect()
-    parent_id = (await scene.trigger("parent")).run_id
-    parent = await worker.start_one()
-    await worker.wait(parent, DateWait(wait_id="w1", date=scene.now + timedelta(seconds=1)))
-    await scene.trigger()
-    other = await worker.start_one()
-    scene.later(1)
-    await waitpoints.complete_due_waitpoints(db, now=scene.now)
-    assert await _go_on(scene) == set()
-    assert await scene.read_status(parent_id) == "QUEUED_EXECUTING/FROZEN"
-    assert await worker.resume() == []
-    await check_consistency(db)
-    # It goes before what waits in queues.
-    await scene.trigger()
-    await worker.report(complete(other))
-    assert await worker.dequeue() == []
-    assert await _go_on(scene) == {worker.id}
-    assert await scene.read_status(parent_id) == "EXECUTING/EXECUTING"
-    assert len(await worker.resume()) == 1
-    await check_consistency(db)
-
-
-async def test_a_wait_that_would_never_end_is_refused(db: Database) -> None:
-    scene = await make_scene(
-        db,
-        make_task("parent", queue="q", limit=1),
-        make_task("child", queue="q", limit=1),
-        make_task("grandchild", queue="q", limit=1),
-    )
-    worker = await scene.connect()
-    parent_id = (await scene.trigger("parent")).run_id
-    _, child_id = await _wait_for_child(scene, worker, child="child")
-    await read(
-        db,
-        "UPDATE runs SET parent_run_id = :parent WHERE id = :child RETURNING id",
-        parent=parent_id,
-        child=child_id,
-    )
-    child = await worker.start_one()
-    grandchild_id = (await scene.trigger("grandchild")).run_id
-    answer = await worker.wait(child, RunsWait(wait_id="w", run_ids=[grandchild_id]))
-    assert not answer.is_blocked
-    (refusal,) = answer.refused
-    assert isinstance(refusal.error, InternalError)
-    assert refusal.error.code == "RECURSIVE_WAIT_DEADLOCK"
-    assert await scene.read_status(child_id) == "EXECUTING/EXECUTING"
-
-
-async def test_runs_that_have_nothing_to_do_with_each_other_do_not_lock_up(db: Database) -> None:
-    scene = await make_scene(
-        db, make_task("parent", queue="q", limit=1), make_task(queue="q", limit=1)
-    )
-    worker = await scene.connect()
-    parent_ids = await scene.trigger_many(2, "parent")
-    first, _ = await _wait_for_child(scene, worker, wait_id="a")
-    second, _ = await _wait_for_child(scene, worker, wait_id="b")
-    assert first != second
-    for _ in parent_ids:
-        await worker.report(complete(await worker.start_one()))
-        await _go_on(scene)
-        (wait,) = await worker.resume()
-        parent = first if wait.wait_id == "a" else second
-        await worker.report(complete(parent))  # type: ignore[arg-type]
-        await _go_on(scene)
-    await check_all_at_rest(db)
 
 
 async def test_waits_for_what_is_not_there_are_refused_one_by_one(db: Database) -> None:
@@ -330,7 +202,7 @@ async def test_what_a_lost_worker_waited_for_is_forgotten(db: Database) -> None:
     scene = await make_scene(db, make_task("parent"), make_task())
     worker = await scene.connect()
     parent_id = (await scene.trigger("parent")).run_id
-    await _wait_for_child(scene, worker)
+    await wait_for_child(scene, worker)
     await scene.lose_workers()
     assert await scene.read_status(parent_id) == "QUEUED/REATTEMPTING"
     assert await read(db, "SELECT * FROM run_waits") == []
@@ -338,7 +210,7 @@ async def test_what_a_lost_worker_waited_for_is_forgotten(db: Database) -> None:
     other = await scene.connect()
     for run in await other.dequeue():
         await other.report(start(run), complete(run))
-    await _go_on(scene)
+    await go_on(scene)
     await check_all_at_rest(db)
 
 
@@ -346,12 +218,12 @@ async def test_a_canceled_run_waits_for_nothing(db: Database) -> None:
     scene = await make_scene(db, make_task("parent"), make_task())
     worker = await scene.connect()
     parent_id = (await scene.trigger("parent")).run_id
-    parent, child_id = await _wait_for_child(scene, worker)
+    parent, child_id = await wait_for_child(scene, worker)
     await scene.cancel(parent_id)
     await scene.cancel(child_id)
-    await _go_on(scene)
+    await go_on(scene)
     assert await scene.read_status(parent_id) == "PENDING_CANCEL/CANCELED"
-    await worker.report(fail(parent))  # type: ignore[arg-type]
+    await worker.report(fail(parent))
     await check_all_at_rest(db)
 
 
@@ -372,7 +244,7 @@ async def test_every_way_in_which_a_child_ends_lets_its_parent_go_on(db: Databas
         child_id = (await scene.trigger(ttl="1m")).run_id
         await worker.wait(parent, RunsWait(wait_id="w1", run_ids=[child_id]))
         await end(child_id)
-        assert await _go_on(scene) == {worker.id}
+        assert await go_on(scene) == {worker.id}
         (wait,) = await worker.resume()
         assert wait.results[0].status == status
         await worker.report(complete(parent))
@@ -412,7 +284,7 @@ async def test_a_child_that_ends_right_after_its_parent_began_to_wait_wakes_it(
         ending = asyncio.create_task(worker.report(complete(child)))
         await wait_until_blocked(db)
     await ending
-    assert await _go_on(scene) == {worker.id}
+    assert await go_on(scene) == {worker.id}
     assert len(await worker.resume()) == 1
 
 
@@ -428,7 +300,7 @@ async def test_a_date_that_comes_while_the_run_is_blocked_by_it_wakes_it(db: Dat
         # It looks at the date before that has come, and commits after.
         assert (await worker.wait(run, db=held)).is_blocked
         await waitpoints.complete_due_waitpoints(db, now=scene.now)
-    assert await _go_on(scene) == {worker.id}
+    assert await go_on(scene) == {worker.id}
     await check_consistency(db)
 
 

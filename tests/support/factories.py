@@ -1,38 +1,31 @@
 """The engine's records for tests: an environment with tasks, runs in it, workers that take them.
 
 A `Scene` is one environment at an instant that only the test moves. Everything goes through the
-engine's own functions; `read` and `check_consistency` look at the tables behind them.
+engine's own functions; `read` and `check_consistency` look at the tables behind them. What workers
+report is made by `reports.py`, and can be imported from here too.
 """
 
 import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import count
 from typing import Any
 
-from runwell.core.errors import BuiltInError, TaskRunError
 from runwell.core.payloads import Json, encode_json
 from runwell.core.protocol import (
     LEASE_SECONDS,
-    CanceledReport,
-    CapturedLine,
-    CompleteReport,
     ConnectBody,
     DequeueBody,
     DequeuedRun,
-    FailReport,
-    HandBackReport,
     HeartbeatAnswer,
     HeartbeatBody,
     HeldRun,
-    LogsReport,
     QueueManifest,
     RegisterAnswer,
     RegisterBody,
     ReportBody,
     RunReport,
-    StartReport,
     TaskManifest,
     WorkerMetadata,
 )
@@ -63,11 +56,16 @@ from runwell.engine.db import Database, Row, Transaction
 from runwell.engine.environments import Environment
 from runwell.engine.queries import parse_queries
 from runwell.engine.trigger_options import TriggerRequest
+from tests.support.instants import NOW as NOW
 from tests.support.invariants import BROKEN
+from tests.support.reports import ERROR as ERROR
+from tests.support.reports import canceled as canceled
+from tests.support.reports import complete as complete
+from tests.support.reports import fail as fail
+from tests.support.reports import hand_back as hand_back
+from tests.support.reports import start as start
+from tests.support.reports import write_lines as write_lines
 from tests.support.waiting import wait_until
-
-NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-ERROR = BuiltInError(name="ValueError", message="no", stack_trace="Traceback ...")
 
 _numbers = count(1)
 
@@ -278,61 +276,6 @@ class Supervisor:
     async def disconnect(self) -> None:
         """End."""
         await workers.disconnect(self.db, self.scene.environment, self.id, now=self.scene.now)
-
-
-def start(run: DequeuedRun, at: datetime = NOW) -> StartReport:
-    """The attempt starts."""
-    return StartReport(run_id=run.run_id, snapshot_id=run.snapshot_id, started_at=at)
-
-
-def complete(run: DequeuedRun, output: str | None = "3", at: datetime = NOW) -> CompleteReport:
-    """The task returned."""
-    return CompleteReport(
-        run_id=run.run_id,
-        snapshot_id=run.snapshot_id,
-        output=output,
-        started_at=at,
-        finished_at=at,
-        duration_ms=5,
-    )
-
-
-def fail(
-    run: DequeuedRun, error: TaskRunError = ERROR, at: datetime = NOW, **fields: Any
-) -> FailReport:
-    """The attempt failed."""
-    return FailReport(
-        run_id=run.run_id,
-        snapshot_id=run.snapshot_id,
-        error=error,
-        started_at=at,
-        finished_at=at,
-        duration_ms=5,
-        **fields,
-    )
-
-
-def hand_back(run: DequeuedRun) -> HandBackReport:
-    """The worker gives the run back."""
-    return HandBackReport(run_id=run.run_id, snapshot_id=run.snapshot_id, reason="shutting down")
-
-
-def canceled(run: DequeuedRun) -> CanceledReport:
-    """A canceled run has stopped."""
-    return CanceledReport(run_id=run.run_id, snapshot_id=run.snapshot_id)
-
-
-def write_lines(run: DequeuedRun, *messages: str, first: int = 1) -> LogsReport:
-    """Lines that the attempt wrote."""
-    return LogsReport(
-        run_id=run.run_id,
-        snapshot_id=run.snapshot_id,
-        attempt_number=run.attempt_number,
-        lines=[
-            CapturedLine(seq=seq, time=NOW, level="INFO", message=message)
-            for seq, message in enumerate(messages, first)
-        ],
-    )
 
 
 async def make_scene(

@@ -1,0 +1,5 @@
+"""When tests of the engine take place."""
+
+from datetime import UTC, datetime
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
