@@ -12,7 +12,7 @@ import pytest
 from runwell.cli.main import main
 from runwell.core.errors import ErrorCode, InternalError
 from runwell.core.statuses import TRANSITIONS, ExecutionStatus, RunEvent, RunStatus
-from runwell.engine.attempts import decide_failure
+from runwell.engine.retrying import decide_failure
 from runwell.sdk.config import define_config
 from runwell.server.application import OPERATIONS
 from runwell.server.routes import openapi

@@ -9,11 +9,12 @@ from typing import cast
 import pytest
 
 from runwell.client.management import BlockingTasks, Tasks
-from runwell.client.options import Queue, Retry, timeout
+from runwell.client.options import Machine, Queue, Retry, timeout
 from runwell.client.transport import ClientSettings, InternalServerError, RequestOptions
 from runwell.client.triggering import TriggerOptions, trigger_call
 from runwell.core import schemas
 from runwell.core.errors import InvalidPayloadError
+from runwell.core.machines import MachineName
 from runwell.core.unbuilt import UNBUILT_FIELDS
 from tests.support.transport import FakeTransport, answer_json, fake_client
 
@@ -254,3 +255,14 @@ def test_options_of_a_request_are_not_sent_and_hold_for_it() -> None:
         BlockingTasks(fake_client(transport)).trigger("hello", request_options=once)
     assert len(transport.requests) == 1
     assert "requestOptions" not in str(transport.bodies())
+
+
+def test_where_to_go_on_when_memory_runs_out_is_named_in_any_form() -> None:
+    for given in (Machine("large-1x"), Machine(MachineName.LARGE_1X), "large-1x"):
+        options = Retry(out_of_memory=given).to_options()
+        assert options.model_dump(by_alias=True)["outOfMemory"] == {"machine": "large-1x"}
+    assert Retry().to_options().out_of_memory is None
+    with pytest.raises(ValueError, match="not a machine preset: choose one of micro"):
+        Machine("huge")  # pyright: ignore[reportArgumentType] (what is refused)
+    with pytest.raises(ValueError, match="not a machine preset"):
+        Retry(out_of_memory="huge")  # pyright: ignore[reportArgumentType] (what is refused)

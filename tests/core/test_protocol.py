@@ -5,11 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from runwell.core.machines import DEFAULT_MACHINE, MACHINES, MachineName
 from runwell.core.protocol import (
-    DEFAULT_MACHINE,
-    MACHINES,
     DequeueBody,
-    MachineName,
     QueueManifest,
     ReportBody,
     StartReport,

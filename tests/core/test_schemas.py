@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from runwell.core.protocol import MachineName
+from runwell.core.machines import MachineName
 from runwell.core.schemas import (
     MAX_TAG_CHARACTERS,
     Pagination,

@@ -23,8 +23,8 @@ from runwell.core.protocol import (
 )
 from runwell.core.statuses import AttemptStatus, RunEvent, RunStatus
 from runwell.engine import timers
-from runwell.engine.attempts import decide_failure
 from runwell.engine.db import Database
+from runwell.engine.retrying import decide_failure
 from tests.support.factories import (
     ERROR,
     canceled,

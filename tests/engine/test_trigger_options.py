@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from runwell.core.errors import RequestError
+from runwell.core.machines import MachineName
 from runwell.core.payloads import Json
-from runwell.core.protocol import MachineName
 from runwell.core.schemas import TriggerBody
 from runwell.engine.db import Database
 from runwell.engine.trigger_options import TriggerRequest

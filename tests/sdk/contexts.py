@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from runwell.core.machines import MachineName
 from runwell.core.payloads import Json
 from runwell.core.protocol import (
     DequeuedRun,
     EnvironmentContext,
-    MachineName,
     OrganizationContext,
     ProjectContext,
     QueueContext,

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from runwell.core.protocol import MachineName
+from runwell.core.machines import MachineName
 from runwell.sdk.runtime import activate, current_runtime, find_runtime
 from tests.sdk.contexts import NOW, KeepingRuntime, make_context
 

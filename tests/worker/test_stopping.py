@@ -209,6 +209,11 @@ MEMORY_TASKS = """
     def says_so() -> None:
         raise runwell.OutOfMemoryError()
 
+    @task(id="runs-ffmpeg")
+    def runs_ffmpeg() -> None:
+        # What is raised when the kernel has killed it.
+        raise subprocess.CalledProcessError(-9, ["/usr/bin/ffmpeg", "-i", "a.mp4"])
+
     @task(id="near-and-killed")
     def near_and_killed() -> None:
         kept = b"x" * 230_000_000
@@ -227,6 +232,7 @@ MEMORY_TASKS = """
         ("grows-in-a-subprocess", "its machine has 256 MB"),
         ("asks-for-too-much", "MemoryError"),
         ("says-so", "MANUAL_OOM_KILL_ERROR"),
+        ("runs-ffmpeg", "died with <Signals.SIGKILL: 9>"),
     ],
 )
 async def test_a_run_that_exceeds_its_memory_is_ended(

@@ -8,8 +8,8 @@ from runwell.cli.api import Api
 from runwell.cli.following import follow_run, print_end
 from runwell.cli.options import read_json_option, with_api
 from runwell.cli.output import Output, end, styled, with_output
+from runwell.core.machines import MachineName
 from runwell.core.payloads import Json, parse_json
-from runwell.core.protocol import MachineName
 
 _EPILOG = """\b
 Examples:

@@ -11,8 +11,8 @@ from typing import Final, Literal
 
 from pydantic import ValidationError
 
-from runwell.core.protocol import MachineName
-from runwell.core.timing import Duration, RetryOptions, parse_duration
+from runwell.core.machines import MachineName
+from runwell.core.timing import Duration, OutOfMemoryRetry, RetryOptions, parse_duration
 
 #: What `machine=` takes: the name of a preset, or the member of `MachineName`.
 MachineOption = (
@@ -41,12 +41,31 @@ class timeout:  # noqa: N801 (read as a namespace: `timeout.NONE`)
     NONE: Final = MAX_DURATION_SECONDS
 
 
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine preset: how much memory and processor a run may use.
+
+    Example:
+        >>> from runwell import Machine, Retry, task
+        >>> @task(id="resize", retry=Retry(out_of_memory=Machine("large-1x")))
+        ... async def resize(url: str) -> None: ...
+    """
+
+    preset: MachineOption
+
+    def __post_init__(self) -> None:
+        read_machine(self.preset)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Retry:
     """How often an attempt is repeated after an error, and how long is waited before each.
 
     The wait after attempt `n` is `min_timeout * factor ** (n - 1)`, at most `max_timeout`; with
     `randomize` it is up to twice as long, so that failed runs don't come back all at once.
+
+    An attempt whose memory ran out is not repeated, unless `out_of_memory` names a larger machine:
+    then the run goes on there, once more even if that was its last attempt.
 
     Example:
         >>> from runwell import Retry, task
@@ -60,6 +79,7 @@ class Retry:
     min_timeout: Duration = "1s"
     max_timeout: Duration = "60s"
     randomize: bool = True
+    out_of_memory: Machine | MachineOption | None = None
 
     def __post_init__(self) -> None:
         self.to_options()
@@ -75,6 +95,7 @@ class Retry:
                 min_timeout_in_ms=round(shortest.total_seconds() * 1000),
                 max_timeout_in_ms=round(longest.total_seconds() * 1000),
                 randomize=self.randomize,
+                out_of_memory=_read_out_of_memory(self.out_of_memory),
             )
         except ValidationError as error:
             first = error.errors()[0]
@@ -157,6 +178,13 @@ def read_machine(value: MachineOption) -> MachineName:
         raise ValueError(
             f"machine={value!r} is not a machine preset: choose one of {names}"
         ) from None
+
+
+def _read_out_of_memory(value: Machine | MachineOption | None) -> OutOfMemoryRetry | None:
+    if value is None:
+        return None
+    preset = value.preset if isinstance(value, Machine) else value
+    return OutOfMemoryRetry(machine=read_machine(preset))
 
 
 def read_whole(option: str, value: int, low: int, high: int) -> int:

@@ -180,6 +180,11 @@ RETRIED_CODES = frozenset(
     }
 )
 
+#: Memory ran out: another attempt follows only on a larger machine.
+OUT_OF_MEMORY_CODES = frozenset(
+    {ErrorCode.TASK_PROCESS_OOM_KILLED, ErrorCode.TASK_PROCESS_MAYBE_OOM_KILLED}
+)
+
 #: Runwell could not do its part: the run ends as SYSTEM_FAILURE, not as CRASHED.
 SYSTEM_CODES = frozenset(
     {
@@ -233,6 +238,11 @@ class InternalError(_StoredError):
 TaskRunError = Annotated[
     BuiltInError | StringError | CustomError | InternalError, Field(discriminator="type")
 ]
+
+
+def is_out_of_memory(error: TaskRunError) -> bool:
+    """Whether an attempt failed because its memory ran out."""
+    return isinstance(error, InternalError) and error.code in OUT_OF_MEMORY_CODES
 
 
 def clip(text: str, limit: int = MAX_ERROR_CHARACTERS) -> str:

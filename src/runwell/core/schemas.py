@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
+from runwell.core.machines import MachineName
 from runwell.core.payloads import JSON_TYPE, Json
-from runwell.core.protocol import MachineName
 from runwell.core.schedules import RunSchedule
 
 MAX_TAGS = 10
@@ -177,6 +177,7 @@ class AttemptObject(ApiModel):
     started_at: datetime | None = None
     completed_at: datetime | None = None
     error: RunError | None = None
+    machine: str | None = None
 
 
 class RunSummary(ApiModel):

@@ -13,6 +13,8 @@ from typing import Annotated, Protocol
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from runwell.core.machines import MACHINES, MachineName
+
 #: What the SDK takes wherever a length of time is meant; a number is seconds.
 Duration = timedelta | str | int | float
 
@@ -129,6 +131,14 @@ def format_instant(instant: datetime) -> str:
     return f"{utc.isoformat(timespec='milliseconds')}Z"
 
 
+class OutOfMemoryRetry(BaseModel):
+    """Where an attempt is repeated whose memory ran out."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    machine: MachineName
+
+
 class RetryOptions(BaseModel):
     """How often an attempt is repeated and how long is waited before; the API's field names."""
 
@@ -141,6 +151,7 @@ class RetryOptions(BaseModel):
     min_timeout_in_ms: int = Field(default=1_000, ge=0, le=1000 * _MAX_SECONDS)
     max_timeout_in_ms: int = Field(default=60_000, ge=0, le=1000 * _MAX_SECONDS)
     randomize: bool = True
+    out_of_memory: OutOfMemoryRetry | None = None
 
 
 def retry_delay(
@@ -157,3 +168,11 @@ def retry_delay(
     grown = options.factor ** min(attempt - 1, 100)
     milliseconds = min(options.max_timeout_in_ms, spread * options.min_timeout_in_ms * grown)
     return timedelta(milliseconds=round(milliseconds))
+
+
+def larger_machine(options: RetryOptions, machine: MachineName) -> MachineName | None:
+    """The machine on which a run goes on whose memory ran out; None when it was on one as large."""
+    if options.out_of_memory is None:
+        return None
+    wanted = options.out_of_memory.machine
+    return wanted if MACHINES[wanted].memory > MACHINES[machine].memory else None

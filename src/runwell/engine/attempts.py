@@ -10,13 +10,13 @@ from datetime import datetime, timedelta
 from typing import Literal, assert_never
 
 from runwell.core.errors import (
-    RETRIED_CODES,
-    SYSTEM_CODES,
     ErrorCode,
     InternalError,
     InvalidPayloadError,
     TaskRunError,
+    is_out_of_memory,
 )
+from runwell.core.machines import DEFAULT_MACHINE, MachineName
 from runwell.core.payloads import MAX_OUTPUT_BYTES, check_text
 from runwell.core.protocol import (
     CanceledReport,
@@ -28,11 +28,12 @@ from runwell.core.protocol import (
     StartReport,
 )
 from runwell.core.statuses import AttemptStatus, ExecutionStatus, RunEvent
-from runwell.core.timing import RetryOptions, retry_delay
+from runwell.core.timing import RetryOptions, larger_machine, retry_delay
 from runwell.engine import logs, queues
 from runwell.engine.db import Database, Row, Transaction
 from runwell.engine.environments import Environment
 from runwell.engine.queries import load_queries
+from runwell.engine.retrying import decide_failure
 from runwell.engine.run_errors import encode_error
 
 _sql = load_queries("attempts")
@@ -58,7 +59,7 @@ class AppliedReports:
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptEnd:
-    """How an attempt ends; `due_at` is when a retry follows."""
+    """How an attempt ends; `due_at` is when a retry follows, perhaps on a larger machine."""
 
     run_id: str
     event: RunEvent
@@ -69,6 +70,7 @@ class AttemptEnd:
     output_type: str | None = None
     error: TaskRunError | None = None
     due_at: datetime | None = None
+    larger_machine: MachineName | None = None
 
 
 @dataclass(kw_only=True)
@@ -85,6 +87,7 @@ class HeldRun:
     retry: RetryOptions
     is_development: bool
     worker_id: str | None
+    machine: MachineName
     is_awaited: bool
     has_ended: bool = False
 
@@ -169,29 +172,6 @@ async def lock_runs(tx: Transaction, run_ids: Sequence[str]) -> dict[str, HeldRu
     return await _lock(tx, run_ids)
 
 
-def decide_failure(
-    error: TaskRunError,
-    *,
-    attempts_left: int,
-    skip_retrying: bool,
-    is_development: bool,
-) -> RunEvent:
-    """RETRY, or how the run ends (`protocol.md` 3.6)."""
-    code = error.code if isinstance(error, InternalError) else None
-    is_retried = code is None or code in RETRIED_CODES
-    if is_retried and not skip_retrying and attempts_left > 0:
-        return RunEvent.RETRY
-    if code is None:
-        return RunEvent.FAIL
-    if code is ErrorCode.MAX_DURATION_EXCEEDED:
-        return RunEvent.TIME_OUT
-    if code in SYSTEM_CODES:
-        return RunEvent.SYSTEM_FAIL
-    if code is ErrorCode.TASK_RUN_HEARTBEAT_TIMEOUT and is_development:
-        return RunEvent.INTERRUPT
-    return RunEvent.CRASH
-
-
 async def _lock(tx: Transaction, run_ids: Sequence[str]) -> dict[str, HeldRun]:
     rows = await tx.fetch(_sql.lock_runs, run_ids=list(run_ids))
     return {row["id"]: _held_run(row) for row in rows}
@@ -211,6 +191,7 @@ def _held_run(row: Row) -> HeldRun:
         retry=retry,
         is_development=row["environment_type"] == "DEVELOPMENT",
         worker_id=row["worker_id"],
+        machine=MachineName(row["machine"] or DEFAULT_MACHINE),
         is_awaited=row["is_awaited"],
     )
 
@@ -313,11 +294,13 @@ def _fail(
     retry_at: datetime | None,
     duration_ms: int,
 ) -> AttemptEnd:
+    larger = larger_machine(run.retry, run.machine) if is_out_of_memory(error) else None
     event = decide_failure(
         error,
         attempts_left=run.max_attempts - run.counted_attempts,
         skip_retrying=skip_retrying,
         is_development=run.is_development,
+        has_larger_machine=larger is not None,
     )
     due_at = None
     if event is RunEvent.RETRY:
@@ -330,6 +313,7 @@ def _fail(
         duration_ms=duration_ms,
         error=error,
         due_at=due_at,
+        larger_machine=larger if event is RunEvent.RETRY else None,
     )
 
 
@@ -383,5 +367,6 @@ async def _end(tx: Transaction, ends: list[AttemptEnd], *, now: datetime) -> Non
         finished_at=[end.finished_at for end in ends],
         duration_ms=[end.duration_ms for end in ends],
         due_at=[end.due_at for end in ends],
+        larger_machines=[end.larger_machine for end in ends],
         now=now,
     )

@@ -11,7 +11,8 @@ from datetime import datetime
 
 from runwell.core.errors import RequestError
 from runwell.core.ids import ALPHABET, ID_LENGTH, make_id
-from runwell.core.protocol import DequeueBody, DequeuedRun, MachineName, QueueContext
+from runwell.core.machines import MachineName
+from runwell.core.protocol import DequeueBody, DequeuedRun, QueueContext
 from runwell.core.statuses import RunEvent
 from runwell.core.timing import RetryOptions
 from runwell.engine.db import Database, Row, Transaction

@@ -11,8 +11,8 @@ from datetime import datetime
 from typing import cast
 
 from runwell.core.errors import RequestError
+from runwell.core.machines import MachineName
 from runwell.core.payloads import JSON_TYPE, MAX_PAYLOAD_BYTES, Json, encode_json
-from runwell.core.protocol import MachineName
 from runwell.core.schemas import QueueOption, TriggerBody, TriggerOptions
 from runwell.engine.db import Database, Row
 from runwell.engine.environments import Environment

@@ -31,6 +31,7 @@ class Attempt:
     started_at: datetime | None
     completed_at: datetime | None
     error: TaskRunError | None
+    machine: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +251,7 @@ def _attempt(run_id: str, found: dict[str, Any]) -> Attempt:
         started_at=_instant(found["started_at"]),
         completed_at=_instant(found["completed_at"]),
         error=None if found["error"] is None else decode_error(json.dumps(found["error"])),
+        machine=found["machine"],
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 from typing import cast, get_args
 
 from runwell.client.options import MachineOption, Retry, read_machine, read_max_duration
-from runwell.core.protocol import MachineName
+from runwell.core.machines import MachineName
 from runwell.core.timing import Duration
 from runwell.sdk.logger import LogThreshold
 from runwell.sdk.task import TaskDefaults

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol, Self
 
+from runwell.core.machines import MACHINES, MachineName
 from runwell.core.payloads import Json
 from runwell.core.protocol import (
-    MACHINES,
     DequeuedRun,
     EnvironmentContext,
-    MachineName,
     OrganizationContext,
     ProjectContext,
     TaskManifest,

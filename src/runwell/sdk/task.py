@@ -22,11 +22,10 @@ from runwell.client.options import Queue
 from runwell.client.runs import RunHandle
 from runwell.client.transport import Flow
 from runwell.client.triggering import TriggerOptions
+from runwell.core.machines import DEFAULT_MACHINE, MachineName
 from runwell.core.payloads import MAX_OUTPUT_BYTES, Json, encode_value
 from runwell.core.protocol import (
-    DEFAULT_MACHINE,
     MachineManifest,
-    MachineName,
     QueueManifest,
     TaskManifest,
     task_queue_name,

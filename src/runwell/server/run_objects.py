@@ -128,6 +128,7 @@ def _attempt(attempt: Attempt) -> AttemptObject:
         started_at=attempt.started_at,
         completed_at=attempt.completed_at,
         error=error,
+        machine=attempt.machine,
     )
 
 

@@ -1,9 +1,12 @@
 """How an exception of a task becomes the error of its run."""
 
 import asyncio
+import signal
 import traceback
 from pathlib import Path
+from subprocess import CalledProcessError
 from types import TracebackType
+from typing import cast
 
 from runwell.core.errors import (
     AbortTaskRunError,
@@ -30,6 +33,8 @@ def describe_exception(error: BaseException) -> tuple[TaskRunError, bool]:
         case TaskPayloadParsedError() | AbortTaskRunError():
             return _built_in(error), True
         case MemoryError() | OutOfMemoryError():
+            return out_of_memory(error), False
+        case CalledProcessError() if _is_killed_ffmpeg(error):
             return out_of_memory(error), False
         case SystemExit():
             return _system_exit(error), False
@@ -71,6 +76,15 @@ def format_stack(error: BaseException) -> str:
     except Exception:  # noqa: BLE001
         text = f"{type(error).__name__}: {safe_text(error)}"
     return clip(clean_text(text.rstrip("\n")), _MAX_STACK_CHARACTERS)
+
+
+def _is_killed_ffmpeg(error: CalledProcessError) -> bool:
+    # The kernel, short of memory, ends the largest process: of a run with ffmpeg, that is ffmpeg.
+    if error.returncode not in (-signal.SIGKILL, 128 + signal.SIGKILL):
+        return False
+    command = cast("object", error.cmd)
+    words = command.split() if isinstance(command, str) else cast("list[object]", command)
+    return bool(words) and Path(str(words[0])).name == "ffmpeg"
 
 
 def _built_in(error: BaseException) -> BuiltInError:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from runwell.core.protocol import MACHINES, MachineName
+from runwell.core.machines import MACHINES, MachineName
 
 _PAGE = resource.getpagesize()
 _GIGABYTE = 1024**3

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, cast
 
+from runwell.core.machines import MachineName
 from runwell.core.payloads import Json
 from runwell.core.protocol import (
     CanceledReport,
@@ -31,7 +32,6 @@ from runwell.core.protocol import (
     HeartbeatAnswer,
     HeartbeatBody,
     LogsReport,
-    MachineName,
     OrganizationContext,
     ProjectContext,
     QueueContext,

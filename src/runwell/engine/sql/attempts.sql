@@ -6,6 +6,7 @@ WITH locked AS MATERIALIZED (
 )
 SELECT r.id, r.environment_id, r.lease_id, r.execution_status, r.attempt_number, r.handed_back,
     r.max_attempts, e.type AS environment_type, t.retry, w.public_id AS worker_id,
+    coalesce(r.larger_machine, r.machine, t.machine) AS machine,
     -- Whether its end, or the slot it frees, lets another run go on.
     EXISTS (SELECT FROM waitpoints p WHERE p.run_id = r.id)
         OR EXISTS (SELECT FROM resuming_runs) AS is_awaited
@@ -24,11 +25,16 @@ WITH given AS (
     UPDATE runs r SET event = 'START', started_at = coalesce(r.started_at, g.started_at),
         updated_at = :now
     FROM given g WHERE r.id = g.run_id
-    RETURNING r.id, r.attempt_number, r.background_worker_id, g.started_at
+    RETURNING r.id, r.attempt_number, r.background_worker_id, r.task_id, g.started_at,
+        coalesce(r.larger_machine, r.machine) AS machine
 )
 INSERT INTO run_attempts
-    (run_id, number, status, background_worker_id, started_at, created_at, updated_at)
-SELECT id, attempt_number, 'EXECUTING', background_worker_id, started_at, :now, :now FROM moved;
+    (run_id, number, status, background_worker_id, machine, started_at, created_at, updated_at)
+SELECT m.id, m.attempt_number, 'EXECUTING', m.background_worker_id, coalesce(m.machine, t.machine),
+    m.started_at, :now, :now
+FROM moved m
+LEFT JOIN background_worker_tasks t
+    ON t.background_worker_id = m.background_worker_id AND t.task_id = m.task_id;
 
 -- name: end_attempts
 -- Attempts end, each by its event; with RETRY the run goes on later, with all others it ends too.
@@ -36,12 +42,16 @@ WITH given AS (
     SELECT * FROM unnest(
         :run_ids::text[], :events::text[], :attempt_statuses::text[], :outputs::text[],
         :output_types::text[], :errors::text[], :finished_at::timestamptz[], :duration_ms::bigint[],
-        :due_at::timestamptz[]
-    ) AS g (run_id, event, attempt_status, output, output_type, error, finished_at, duration_ms, due_at)
+        :due_at::timestamptz[], :larger_machines::text[]
+    ) AS g (
+        run_id, event, attempt_status, output, output_type, error, finished_at, duration_ms, due_at,
+        larger_machine
+    )
 ), moved AS (
     UPDATE runs r SET event = g.event, updated_at = :now,
         duration_ms = r.duration_ms + g.duration_ms,
         output = g.output, output_type = g.output_type,
+        larger_machine = coalesce(g.larger_machine, r.larger_machine),
         error = CASE g.event
             WHEN 'RETRY' THEN r.error WHEN 'CONFIRM_CANCEL' THEN r.error ELSE g.error::jsonb
         END,

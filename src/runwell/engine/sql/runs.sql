@@ -2,7 +2,7 @@
 -- A run with its attempts.
 SELECT r.*, b.version,
     (SELECT jsonb_agg(jsonb_build_object(
-            'number', a.number, 'status', a.status, 'error', a.error, 'created_at', a.created_at,
+            'number', a.number, 'status', a.status, 'machine', a.machine, 'error', a.error, 'created_at', a.created_at,
             'updated_at', a.updated_at, 'started_at', a.started_at, 'completed_at', a.completed_at
         ) ORDER BY a.number)
         FROM run_attempts a WHERE a.run_id = r.id) AS attempts,
