@@ -6,6 +6,7 @@ from urllib.parse import quote
 from runwell.cli.connection import Connection
 from runwell.client.api import ApiClient
 from runwell.client.options import Retry
+from runwell.client.packets import load_flow
 from runwell.client.transport import Call, ClientSettings, json_body
 from runwell.core.ids import make_request_key
 from runwell.core.payloads import JSON_TYPE, Json
@@ -52,9 +53,14 @@ class Api:
         return self._client.run_blocking(self._client.ask(call, TriggerAnswer))
 
     def retrieve(self, run_id: str) -> RunObject:
-        """A run with its attempts, payload and output."""
+        """A run with its attempts, and its payload and output unless they are large."""
         call = Call(method="GET", path=f"/api/v3/runs/{quote(run_id, safe='')}")
         return self._client.run_blocking(self._client.ask(call, RunObject))
+
+    def load(self, run: RunObject) -> RunObject:
+        """A retrieved run with its payload and output, however large they are."""
+        self._client.run_blocking(load_flow(self._client, run))
+        return run
 
     def list_runs(self, filters: Mapping[str, str], limit: int) -> Iterator[RunListItem]:
         """The newest `limit` runs that match."""

@@ -26,7 +26,7 @@ def follow_run(output: Output, api: Api, run_id: str) -> RunObject:
         for line in lines:
             print_line(output, line)
         if run.is_completed:
-            return run
+            return api.load(run)
         pause = _FIRST_POLL_SECONDS if lines or state != shown else pause * 1.5
         shown = state
         time.sleep(min(pause, _LAST_POLL_SECONDS))

@@ -110,7 +110,7 @@ def list_(
 @with_api
 def show(output: Output, api: Api, run_id: str) -> None:
     """Show a run with its attempts, payload, output and error."""
-    run = api.retrieve(run_id)
+    run = api.load(api.retrieve(run_id))
     output.document(run)
     output.facts(
         {

@@ -82,6 +82,9 @@ class Screen:
                 self._line("connected", f"again, after {away}")
             case events.ReportRefused():
                 self._line("problem", f"{event.run_id}: {event.message}", style="red")
+            case events.OutputKeptInline():
+                text = f"{event.run_id}: its large output goes into the database: {event.message}"
+                self._line("problem", text, style="yellow")
             case events.OutboxFull():
                 text = f"{event.size_bytes:,} bytes of results wait for the server: no more runs"
                 self._line("problem", text, style="red")

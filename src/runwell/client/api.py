@@ -11,10 +11,12 @@ from runwell.client.transport import (
     ClientSettings,
     Flow,
     Outcome,
+    RequestOptions,
     Response,
     Step,
     Transport,
     answer_error,
+    presigned_flow,
     request_flow,
 )
 
@@ -43,6 +45,20 @@ class ApiClient:
     def request(self, call: Call) -> Flow[Response]:
         """The flow of one call, retries included."""
         return request_flow(call, self._settings())
+
+    def presigned(
+        self,
+        method: str,
+        url: str,
+        *,
+        data: bytes | None = None,
+        data_type: str | None = None,
+        options: RequestOptions | None = None,
+    ) -> Flow[Response]:
+        """The flow of one request to a presigned URL, retries included."""
+        return presigned_flow(
+            method, url, self._settings(), data=data, data_type=data_type, options=options
+        )
 
     def ask(self, call: Call, answer: type[ModelT]) -> Flow[ModelT]:
         """The flow of one call whose answer is a model; raises ApiAnswerError for another one."""

@@ -11,10 +11,11 @@ from runwell.client.batching import (
     entry_of_id,
     read_entries,
 )
+from runwell.client.packets import is_large, upload_payload_flow
 from runwell.client.runs import PollOptions, Run, RunFlows, RunHandle
 from runwell.client.transport import Flow
 from runwell.client.triggering import TriggerOptions, trigger_call
-from runwell.core.payloads import MAX_PAYLOAD_BYTES, Json, encode_value
+from runwell.core.payloads import MAX_PAYLOAD_BYTES, STORE_TYPE, Json, encode_value
 from runwell.core.schemas import TriggerAnswer
 
 OutputT = TypeVar("OutputT")
@@ -32,7 +33,11 @@ def trigger_flow(
     parse_output: Callable[[Json], OutputT] | None = None,
 ) -> Flow[RunHandle[OutputT]]:
     """Trigger a run of a task with a payload that is JSON text."""
+    # Made before an upload as well: one that no trigger follows is of use to nobody.
     call = trigger_call(task_id, payload, options, client.settings)
+    if payload is not None and is_large(payload):
+        path = yield from upload_payload_flow(client, payload, options.get("request_options"))
+        call = trigger_call(task_id, path, options, client.settings, payload_type=STORE_TYPE)
     answer = yield from client.ask(call, TriggerAnswer)
     return RunHandle(answer.id, is_cached=answer.is_cached, parse_output=parse_output)
 

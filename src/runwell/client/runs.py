@@ -4,6 +4,7 @@ import time
 from typing import TypedDict, TypeVar, Unpack, cast, overload
 
 from runwell.client.options import read_duration, read_whole
+from runwell.client.packets import load_flow
 from runwell.client.run_changes import BlockingRunChanges, RunChangeFlows, RunChanges
 from runwell.client.run_handles import Run, RunHandle, RunReference, path_id
 from runwell.client.run_pages import BlockingRunPage, RunFilters, RunListing, RunPage, list_call
@@ -31,8 +32,17 @@ class RunFlows(RunChangeFlows):
     """What both kinds of caller do, as flows."""
 
     def _retrieve(self, run: RunReference, options: RequestOptions | None) -> Flow[Run[object]]:
+        return (yield from self._load(run, (yield from self._ask(run, options)), options))
+
+    def _ask(self, run: RunReference, options: RequestOptions | None) -> Flow[Run[object]]:
         call = Call(method="GET", path=f"/api/v3/runs/{path_id(run)}", options=options)
-        found = cast("Run[object]", (yield from self._client.ask(call, Run)))
+        return cast("Run[object]", (yield from self._client.ask(call, Run)))
+
+    def _load(
+        self, run: RunReference, found: Run[object], options: RequestOptions | None
+    ) -> Flow[Run[object]]:
+        """Fetch what is too large for the answer, and read the output as what it is."""
+        yield from load_flow(self._client, found, options)
         parse = run.parse_output if isinstance(run, RunHandle) else None
         if parse is not None and found.is_success:
             try:
@@ -47,9 +57,9 @@ class RunFlows(RunChangeFlows):
         pause = Pause(max(_LEAST_POLL_SECONDS, _seconds("poll_interval", interval)))
         deadline = None if timeout is None else time.monotonic() + _seconds("timeout", timeout)
         while True:
-            found = yield from self._retrieve(run, options.get("request_options"))
+            found = yield from self._ask(run, options.get("request_options"))
             if found.is_completed:
-                return found
+                return (yield from self._load(run, found, options.get("request_options")))
             if deadline is not None and time.monotonic() + pause.seconds > deadline:
                 raise TimeoutError(f"run {found.id} is {found.status} after {timeout}")
             yield pause

@@ -58,9 +58,14 @@ class TriggerOptions(TypedDict, total=False):
 
 
 def trigger_call(
-    task_id: str, payload: str | None, options: TriggerOptions, settings: ClientSettings
+    task_id: str,
+    payload: str | None,
+    options: TriggerOptions,
+    settings: ClientSettings,
+    *,
+    payload_type: str = JSON_TYPE,
 ) -> Call:
-    """The call that triggers one run; `payload` is a JSON text.
+    """The call that triggers one run; `payload` is a JSON text, or the path of its upload.
 
     Raises TypeError for an unknown option and ValueError for a bad value of a known one. The
     request key stays the same however often the call is sent, so that it makes one run.
@@ -68,18 +73,22 @@ def trigger_call(
     return Call(
         method="POST",
         path=f"/api/v1/tasks/{quote(task_id, safe='')}/trigger",
-        body=json_body(trigger_body(payload, options, settings)),
+        body=json_body(trigger_body(payload, options, settings, payload_type=payload_type)),
         headers={"x-trigger-request-idempotency-key": make_request_key()},
         options=options.get("request_options"),
     )
 
 
 def trigger_body(
-    payload: str | None, options: TriggerOptions, settings: ClientSettings
+    payload: str | None,
+    options: TriggerOptions,
+    settings: ClientSettings,
+    *,
+    payload_type: str = JSON_TYPE,
 ) -> dict[str, object]:
     """Payload and options as the API takes them; raises as `trigger_call` does."""
     check_names(options)
-    fields: dict[str, Json] = {"payloadType": JSON_TYPE}
+    fields: dict[str, Json] = {"payloadType": payload_type}
     version = options.get("version") or settings.version
     if version is not None:
         fields["lockToVersion"] = _version(version)

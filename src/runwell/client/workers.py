@@ -1,6 +1,6 @@
 """What a worker says to the server: register a version, take runs, keep and report them.
 
-Nothing is retried here: the supervisor knows best what is still worth sending.
+Nothing is retried here but uploads: the supervisor knows best what is still worth sending.
 """
 
 from typing import TypeVar
@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from runwell.client.api import ApiClient
 from runwell.client.options import Retry
+from runwell.client.packets import upload_flow
 from runwell.client.transport import Call, ClientSettings, RequestOptions, Transport
 from runwell.core.protocol import (
     ConnectAnswer,
@@ -29,6 +30,9 @@ AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
 _TIMEOUT_SECONDS = 15.0
 _ONCE = Retry(max_attempts=1)
+_UPLOAD = RequestOptions(
+    retry=Retry(max_attempts=3, min_timeout=0.2, factor=2, randomize=True), timeout=60
+)
 
 
 class WorkerClient:
@@ -69,6 +73,10 @@ class WorkerClient:
     async def report(self, body: ReportBody) -> ReportAnswer:
         """Report what happened to runs, in the order it happened."""
         return await self._act("report", body, ReportAnswer)
+
+    async def upload(self, path: str, data: bytes, data_type: str) -> None:
+        """Send a packet to the object store; tried again for a second or two."""
+        await self._client.run(upload_flow(self._client, path, data, data_type, _UPLOAD))
 
     async def disconnect(self, body: DisconnectBody) -> None:
         """Tell that a supervisor ends; what it still holds goes back to its queue."""

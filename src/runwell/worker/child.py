@@ -25,7 +25,7 @@ from runwell.core.errors import (
     RunTimedOut,
     TaskRunError,
 )
-from runwell.core.payloads import Json, decode_packet
+from runwell.core.payloads import STORE_TYPE, Json, decode_packet
 from runwell.core.protocol import DequeuedRun
 from runwell.sdk.logger import LogThreshold, is_logged
 from runwell.sdk.project import ImportedTasks
@@ -34,6 +34,7 @@ from runwell.sdk.task import AnyTask
 from runwell.worker.async_runs import AsyncRuns
 from runwell.worker.capture import Capture, OutputPipe, clean_attributes
 from runwell.worker.failures import describe_bad_output, describe_exception
+from runwell.worker.large_packets import StoredPayloadError, fetch_payload
 from runwell.worker.limits import memory_limit, stop_hard_above
 from runwell.worker.messages import (
     FAIL,
@@ -290,10 +291,17 @@ class _KnownError(Exception):
 
 def _decode_payload(run: DequeuedRun) -> Json:
     try:
+        if run.payload_type == STORE_TYPE and run.payload is not None:
+            return fetch_payload(run.payload)
         return decode_packet(run.payload, run.payload_type)
     except InvalidPayloadError as error:
         raise _KnownError(
             InternalError(code=ErrorCode.TASK_INPUT_ERROR, message=str(error))
+        ) from None
+    except StoredPayloadError as error:
+        raise _KnownError(
+            InternalError(code=ErrorCode.TASK_INPUT_ERROR, message=str(error)),
+            skip_retrying=error.is_gone,
         ) from None
 
 

@@ -128,6 +128,14 @@ class ReportRefused:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OutputKeptInline:
+    """The object store could not take a large output: it is reported as small ones are."""
+
+    run_id: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class OutboxFull:
     """Too many results wait for the server: no more runs are taken until it has them."""
 
@@ -156,6 +164,7 @@ WorkerEvent = (
     | ServerUnreachable
     | ServerReachable
     | ReportRefused
+    | OutputKeptInline
     | OutboxFull
     | Stopping
 )

@@ -8,11 +8,12 @@ most short runs have ended by then and need no report of it.
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from runwell.client.transport import ApiError
 from runwell.client.workers import WorkerClient
 from runwell.core.errors import ErrorCode, InternalError
+from runwell.core.payloads import MIN_STORED_BYTES
 from runwell.core.protocol import (
     CompleteReport,
     DequeuedRun,
@@ -25,6 +26,7 @@ from runwell.core.protocol import (
 )
 from runwell.worker.controller import EndReport
 from runwell.worker.events import OutboxFull, ReportRefused, WorkerEvent
+from runwell.worker.large_packets import LargeOutputs
 from runwell.worker.link import ServerLink
 from runwell.worker.outbox import Outbox
 from runwell.worker.run_process import RunProcess
@@ -59,6 +61,7 @@ class Reports:
     ) -> None:
         self._client = client
         self._link = link
+        self._outputs = LargeOutputs(client, link, tell)
         self._outbox = outbox
         self._session = session
         self._tell = tell
@@ -123,7 +126,7 @@ class Reports:
             self._is_sending = True
             batch = self._collect()
             while batch:
-                await self._send(batch)
+                await self._send(await self._settle_outputs(batch))
                 self._acknowledge(batch)
                 batch = self._collect() if self._is_due() else []
             self._is_sending = False
@@ -211,6 +214,11 @@ class Reports:
         return _Item(report, size)
 
     # How.
+
+    async def _settle_outputs(self, batch: list[_Item]) -> list[_Item]:
+        if all(item.size < MIN_STORED_BYTES for item in batch):
+            return batch
+        return [replace(item, report=await self._outputs.settle(item.report)) for item in batch]
 
     async def _send(self, batch: list[_Item]) -> None:
         body = ReportBody.model_construct(

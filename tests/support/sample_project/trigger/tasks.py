@@ -49,6 +49,12 @@ def echo(payload: object) -> object:
     return payload
 
 
+@task(id="large-output")
+def large_output(size: int) -> str:
+    """Return so many characters."""
+    return "x" * size
+
+
 @task(id="fail", retry=Retry(max_attempts=1))
 def fail(message: str) -> None:
     """Raise an error."""
