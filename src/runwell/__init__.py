@@ -20,7 +20,7 @@ from runwell._version import __version__
 # `import runwell` costs next to nothing. Type checkers, and readers, see plain imports.
 if TYPE_CHECKING:
     from runwell.client.batching import BatchHandle
-    from runwell.client.options import Machine, Queue, Retry, timeout
+    from runwell.client.options import Machine, Queue, RateLimit, Retry, timeout
     from runwell.client.run_pages import BlockingRunPage, RunPage
     from runwell.client.runs import Run, RunHandle
     from runwell.client.transport import (
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "runwell.client.batching": ("BatchHandle",),
-    "runwell.client.options": ("Machine", "Queue", "Retry", "timeout"),
+    "runwell.client.options": ("Machine", "Queue", "RateLimit", "Retry", "timeout"),
     "runwell.client.run_pages": ("BlockingRunPage", "RunPage"),
     "runwell.client.runs": ("Run", "RunHandle"),
     "runwell.client.transport": (
@@ -119,6 +119,7 @@ __all__ = [
     "OutOfMemoryError",
     "PermissionDeniedError",
     "Queue",
+    "RateLimit",
     "RateLimitError",
     "RequestOptions",
     "Retries",

@@ -18,6 +18,10 @@ BROKEN = {
     "runs wait where no dequeue looks": """
         SELECT s.id FROM subqueues s WHERE NOT s.has_queued
             AND EXISTS (SELECT FROM queued_runs q WHERE q.subqueue_id = s.id)""",
+    "a subqueue is blocked by a rate limit that nobody looks at again": """
+        SELECT s.id FROM subqueues s LEFT JOIN queue_rates a ON a.queue_id = s.queue_id
+        WHERE s.blocked_until = 'infinity' AND s.has_queued AND NOT s.is_paused
+            AND a.reopens_at IS NULL""",
     "a run that waits for an instant has no timer, or another one has": """
         SELECT r.id, r.execution_status FROM runs r FULL JOIN run_timers t ON t.run_id = r.id
         WHERE (t.run_id IS NOT NULL) <> (r.execution_status IN ('DELAYED', 'WAITING_TO_RETRY'))""",

@@ -5,6 +5,7 @@ values raise ValueError with the name of the option and what it takes.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
@@ -12,6 +13,12 @@ from typing import Final, Literal
 from pydantic import ValidationError
 
 from runwell.core.machines import MachineName
+from runwell.core.protocol import (
+    MAX_RATE_LIMIT,
+    MAX_RATE_WINDOW_SECONDS,
+    QueueManifest,
+    RateLimitManifest,
+)
 from runwell.core.timing import Duration, OutOfMemoryRetry, RetryOptions, parse_duration
 
 #: What `machine=` takes: the name of a preset, or the member of `MachineName`.
@@ -104,12 +111,48 @@ class Retry:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RateLimit:
+    """How many runs of a queue may start in any `window` of time: `limit` at most.
+
+    The others wait in the queue, and start as soon as there is room: nothing is dropped. It holds
+    for the queue as a whole, or with `per="key"` for each of its concurrency keys. What counts is
+    when a worker takes a run; every attempt counts.
+
+    Example:
+        >>> from runwell import Queue, RateLimit, task
+        >>> limits = [RateLimit(limit=100, window="1m"), RateLimit(limit=5, window="1s", per="key")]
+        >>> @task(id="call-api", queue=Queue(rate_limit=limits))
+        ... async def call_api(path: str) -> None: ...
+    """
+
+    limit: int
+    window: Duration
+    per: Literal["queue", "key"] = "queue"
+
+    def __post_init__(self) -> None:
+        self.to_manifest()
+
+    def to_manifest(self) -> RateLimitManifest:
+        """The form that the API takes; raises ValueError that names what is wrong."""
+        if self.per not in ("queue", "key"):
+            raise ValueError(f"per={self.per!r}: it takes 'queue' or 'key'")
+        seconds = read_whole_seconds("window", self.window)
+        if not 1 <= seconds <= MAX_RATE_WINDOW_SECONDS:
+            raise ValueError(f"window={self.window!r}: it takes a second to 366 days")
+        return RateLimitManifest(
+            limit=read_whole("limit", self.limit, 1, MAX_RATE_LIMIT),
+            window_seconds=seconds,
+            per=self.per,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Queue:
-    """Where runs wait, and how many of them execute at once.
+    """Where runs wait, how many of them execute at once, and how many start in a while.
 
     As a task's option, a queue without a name is the task's own; tasks that name the same queue
-    share its limit. As an option of a trigger, it names another queue for this run, and a limit
-    that is given changes that of the queue.
+    share its limits. As an option of a trigger, it names another queue for this run, and a
+    concurrency limit that is given changes that of the queue.
 
     Example:
         >>> from runwell import Queue, task
@@ -119,6 +162,7 @@ class Queue:
 
     name: str | None = None
     concurrency_limit: int | None = None
+    rate_limit: RateLimit | Sequence[RateLimit] | None = None
 
     def __post_init__(self) -> None:
         if self.name is not None:
@@ -129,6 +173,25 @@ class Queue:
                 f"concurrency_limit={limit!r}: it takes a whole number from 0 to "
                 f"{MAX_CONCURRENCY_LIMIT:,}, or None for no limit of its own"
             )
+        self.to_manifest("any")
+
+    def to_manifest(self, default_name: str) -> QueueManifest:
+        """The form that the API takes, with a name for a queue that has none."""
+        given = self.rate_limit
+        limits: list[object] = (
+            [] if given is None else [given] if isinstance(given, RateLimit) else list(given)
+        )
+        rates = [limit.to_manifest() for limit in limits if isinstance(limit, RateLimit)]
+        if len(rates) < len(limits) or len({rate.per for rate in rates}) < len(rates):
+            raise ValueError(
+                f"rate_limit={given!r}: it takes RateLimit(limit=..., window=...), or a list of "
+                "one for the queue and one with per='key'"
+            )
+        return QueueManifest(
+            name=self.name or default_name,
+            concurrency_limit=self.concurrency_limit,
+            rate_limits=rates,
+        )
 
 
 def check_queue_name(name: str) -> None:

@@ -179,6 +179,11 @@ def _queue(value: object) -> Json:
         return {"name": value}
     if not isinstance(value, Queue):
         raise ValueError(f"queue={value!r}: it takes the name of a queue, or Queue(...)")
+    if value.rate_limit is not None:
+        raise ValueError(
+            "queue: a rate limit belongs to a definition, Queue(rate_limit=...) of a task or "
+            "queue(...); a trigger takes the name of such a queue"
+        )
     fields: dict[str, Json] = {}
     if value.name is not None:
         fields["name"] = value.name

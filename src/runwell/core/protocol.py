@@ -8,7 +8,7 @@ import re
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 from pydantic.alias_generators import to_camel
 
 from runwell.core.errors import TaskRunError
@@ -21,6 +21,8 @@ from runwell.core.timing import Instant, RetryOptions
 HEARTBEAT_SECONDS = 5
 LEASE_SECONDS = 15
 MAX_POLL_MS = 20_000
+MAX_RATE_LIMIT = 1_000_000
+MAX_RATE_WINDOW_SECONDS = 366 * 24 * 3600
 MAX_RUNS_PER_DEQUEUE = 100
 #: Log lines of a run beyond this are dropped with a mark, so that one run can't fill the disk.
 MAX_LOG_LINES_PER_RUN = 100_000
@@ -58,11 +60,27 @@ class WireModel(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
 
 
+class RateLimitManifest(WireModel):
+    """At most `limit` starts in any window of that length: of the queue, or of each of its keys."""
+
+    limit: int = Field(ge=1, le=MAX_RATE_LIMIT)
+    window_seconds: int = Field(ge=1, le=MAX_RATE_WINDOW_SECONDS)
+    per: Literal["queue", "key"] = "queue"
+
+
 class QueueManifest(WireModel):
     """A queue as the code defines it; without a limit only the environment's limit holds."""
 
     name: QueueName
     concurrency_limit: int | None = Field(default=None, ge=0, le=100_000)
+    rate_limits: list[RateLimitManifest] = []
+
+    @field_validator("rate_limits")
+    @classmethod
+    def _check_rate_limits(cls, limits: list[RateLimitManifest]) -> list[RateLimitManifest]:
+        if len({limit.per for limit in limits}) < len(limits):
+            raise ValueError("a queue has one rate limit of its own, and one for each key")
+        return limits
 
 
 class MachineManifest(WireModel):

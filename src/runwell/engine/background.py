@@ -8,7 +8,16 @@ from dataclasses import dataclass
 
 from runwell.core.protocol import LEASE_SECONDS
 from runwell.core.timing import Clock
-from runwell.engine import canceling, maintenance, packets, ticks, timers, waitpoints, workers
+from runwell.engine import (
+    canceling,
+    maintenance,
+    packets,
+    rate_limits,
+    ticks,
+    timers,
+    waitpoints,
+    workers,
+)
 from runwell.engine.db import Database, DatabaseUnavailableError
 from runwell.engine.notifications import Signals
 from runwell.engine.object_store import ObjectStore
@@ -100,6 +109,11 @@ def _list_timer_loops(db: Database, signals: Signals, clock: Clock) -> list[Loop
         _wake(signals, environment_ids)
         return count
 
+    async def open_subqueues() -> int:
+        count, environment_ids = await rate_limits.open_due_subqueues(db, now=clock.now())
+        _wake(signals, environment_ids)
+        return count
+
     async def expire_due_runs() -> int:
         count = await timers.expire_due_runs(db, now=clock.now())
         if count:
@@ -113,6 +127,7 @@ def _list_timer_loops(db: Database, signals: Signals, clock: Clock) -> list[Loop
 
     return [
         Loop(name="due_runs", interval_seconds=0.1, tick=enqueue_due_runs, full=timers.BATCH),
+        Loop(name="rate_limits", interval_seconds=0.1, tick=open_subqueues, full=rate_limits.BATCH),
         Loop(name="expiry", interval_seconds=0.5, tick=expire_due_runs, full=timers.BATCH),
         Loop(name="schedules", interval_seconds=0.25, tick=trigger_due_ticks, full=ticks.BATCH),
     ]

@@ -6,13 +6,14 @@ from datetime import datetime
 from runwell.core.errors import RequestError
 from runwell.core.ids import make_id
 from runwell.core.protocol import (
+    QueueManifest,
     RegisterAnswer,
     RegisterBody,
     TaskManifest,
     task_queue_name,
 )
 from runwell.core.timing import parse_duration
-from runwell.engine import queues, schedules
+from runwell.engine import queues, rate_limits, schedules
 from runwell.engine.db import Transaction
 from runwell.engine.environments import Environment
 from runwell.engine.queries import load_queries
@@ -99,18 +100,17 @@ async def list_environments_with_waiting_runs(tx: Transaction) -> list[int]:
 async def _sync_queues(
     tx: Transaction, environment: Environment, body: RegisterBody, *, now: datetime
 ) -> None:
-    limits: dict[str, int | None] = {
-        (task.queue.name if task.queue else task_queue_name(task.id)): (
-            task.queue.concurrency_limit if task.queue else None
-        )
-        for task in body.metadata.tasks
-    }
-    limits.update({queue.name: queue.concurrency_limit for queue in body.metadata.queues})
-    for name, limit in sorted(limits.items()):
+    defined = [
+        task.queue or QueueManifest(name=task_queue_name(task.id)) for task in body.metadata.tasks
+    ]
+    by_name = {queue.name: queue for queue in (*defined, *body.metadata.queues)}
+    for name, queue in sorted(by_name.items()):
+        limit = queue.concurrency_limit
         await queues.ensure_queue(
             tx, environment, name=name, concurrency_key="", now=now, concurrency_limit=limit
         )
         await queues.set_limit(tx, environment, name=name, limit=limit, now=now)
+        await rate_limits.set_rate_limits(tx, environment, name=name, limits=queue.rate_limits)
 
 
 def _task_row(task: TaskManifest) -> dict[str, object]:

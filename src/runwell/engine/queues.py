@@ -155,8 +155,9 @@ async def dequeue_runs(
             await retire_subqueues(db, empty)
         if first["id"] is not None:
             return [_dequeued_run(row) for row in rows]
-        # When another worker was faster to take what was seen, there may be more behind it.
-        if not first["has_candidates"] and len(empty) < _RETIRE_AT:
+        # When another worker was faster to take what was seen, or a rate limit held it, there may
+        # be more behind it.
+        if not (first["has_candidates"] or first["has_blocked"] or len(empty) >= _RETIRE_AT):
             return []
     return []
 

@@ -1,6 +1,6 @@
 """`@task` and `queue()`: how user code defines what a project consists of."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Protocol, TypeVar, overload
 
 from pydantic import TypeAdapter, ValidationError
@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from runwell.client.options import (
     MachineOption,
     Queue,
+    RateLimit,
     Retry,
     read_machine,
     read_max_duration,
@@ -149,8 +150,13 @@ def task(
     return TaskDecorator(options)
 
 
-def queue(name: str, *, concurrency_limit: int | None = None) -> Queue:
-    """Define a queue that several tasks share, and with it a limit on all of them together.
+def queue(
+    name: str,
+    *,
+    concurrency_limit: int | None = None,
+    rate_limit: RateLimit | Sequence[RateLimit] | None = None,
+) -> Queue:
+    """Define a queue that several tasks share, and with it limits on all of them together.
 
     Example:
         >>> from runwell import queue, task
@@ -160,7 +166,9 @@ def queue(name: str, *, concurrency_limit: int | None = None) -> Queue:
         >>> @task(id="weekly-report", queue=reports)
         ... def weekly_report() -> None: ...
     """
-    return catalog.add_queue(Queue(name=name, concurrency_limit=concurrency_limit))
+    return catalog.add_queue(
+        Queue(name=name, concurrency_limit=concurrency_limit, rate_limit=rate_limit)
+    )
 
 
 def _read_task_id(task_id: object) -> str:

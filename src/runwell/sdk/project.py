@@ -14,7 +14,6 @@ from pathlib import Path, PurePosixPath
 from typing import cast
 
 from runwell._version import __version__
-from runwell.client.options import Queue
 from runwell.core.errors import ConfigurationError
 from runwell.core.protocol import QueueManifest, TaskManifest, WorkerMetadata
 from runwell.sdk.catalog import catalog
@@ -242,20 +241,28 @@ def _add_queues(project: Project, found: TaskCatalog, problems: list[ImportProbl
     for queue in (*catalog.queues, *used):
         if queue is None or queue.name is None:
             continue
-        manifest = QueueManifest(name=queue.name, concurrency_limit=queue.concurrency_limit)
+        manifest = queue.to_manifest(queue.name)
         other = found.queues.setdefault(queue.name, manifest)
-        if other.concurrency_limit is None:
-            found.queues[queue.name] = manifest
-        elif queue.concurrency_limit not in (None, other.concurrency_limit):
-            problems.append(_two_limits(project, queue, other))
+        limits = (other.concurrency_limit, manifest.concurrency_limit)
+        rates = (other.rate_limits, manifest.rate_limits)
+        if None not in limits and limits[0] != limits[1]:
+            what = f"two limits, {limits[0]} and {limits[1]}"
+            problems.append(_two_definitions(project, queue.name, what))
+        elif all(rates) and rates[0] != rates[1]:
+            problems.append(_two_definitions(project, queue.name, "two different rate limits"))
+        else:
+            found.queues[queue.name] = QueueManifest(
+                name=queue.name,
+                concurrency_limit=limits[1] if limits[0] is None else limits[0],
+                rate_limits=rates[0] or rates[1],
+            )
 
 
-def _two_limits(project: Project, queue: Queue, other: QueueManifest) -> ImportProblem:
+def _two_definitions(project: Project, name: str, what: str) -> ImportProblem:
     return ImportProblem(
         file=project.folder / CONFIG_FILE,
         line=1,
-        message=f"queue '{queue.name}' has two limits, {other.concurrency_limit} and "
-        f"{queue.concurrency_limit}: define it once with queue(...) and share that",
+        message=f"queue '{name}' has {what}: define it once with queue(...) and share that",
         traceback="",
     )
 

@@ -270,6 +270,4 @@ AnyTask = Task[Never, object]
 def _queue_manifest(task_id: str, queue: Queue | None) -> QueueManifest | None:
     if queue is None:
         return None
-    return QueueManifest(
-        name=queue.name or task_queue_name(task_id), concurrency_limit=queue.concurrency_limit
-    )
+    return queue.to_manifest(task_queue_name(task_id))

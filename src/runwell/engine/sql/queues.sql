@@ -15,9 +15,11 @@ ON CONFLICT (environment_id, name) DO NOTHING;
 -- name: create_subqueues
 -- The parts of queues with these concurrency keys. They go behind those that wait already.
 INSERT INTO subqueues
-    (queue_id, environment_id, concurrency_key, concurrency_limit, is_paused, turn)
+    (queue_id, environment_id, concurrency_key, concurrency_limit, is_paused, turn, has_queue_rate,
+    key_rate_limit, key_rate_window)
 SELECT q.id, q.environment_id, g.concurrency_key,
-    coalesce(q.concurrency_limit_override, q.concurrency_limit, 2147483647), q.is_paused, c.turn
+    coalesce(q.concurrency_limit_override, q.concurrency_limit, 2147483647), q.is_paused, c.turn,
+    q.rate_limit IS NOT NULL, q.key_rate_limit, q.key_rate_window
 FROM unnest(:names::text[], :concurrency_keys::text[]) AS g (name, concurrency_key)
 JOIN queues q ON q.environment_id = :environment_id AND q.name = g.name
 JOIN environment_concurrency c ON c.environment_id = q.environment_id
@@ -40,13 +42,15 @@ WHERE q.environment_id = :environment_id AND q.name = :name
 RETURNING q.id;
 
 -- name: copy_queue_settings
--- Give the subqueues of a queue its limit, and its pause; the caller has locked the queue.
+-- Give the subqueues of a queue its limits, and its pause; the caller has locked the queue. None stays
+-- blocked by a rate limit: the next dequeue finds out by what is there now.
 WITH ordered AS (
     SELECT id FROM subqueues WHERE queue_id = :queue_id ORDER BY id FOR NO KEY UPDATE
 )
 UPDATE subqueues s
 SET concurrency_limit = coalesce(q.concurrency_limit_override, q.concurrency_limit, 2147483647),
-    is_paused = q.is_paused
+    is_paused = q.is_paused, has_queue_rate = q.rate_limit IS NOT NULL,
+    key_rate_limit = q.key_rate_limit, key_rate_window = q.key_rate_window, blocked_until = NULL
 FROM ordered o CROSS JOIN queues q WHERE s.id = o.id AND q.id = :queue_id;
 
 -- name: enqueue_runs
@@ -96,7 +100,8 @@ DELETE FROM run_timers WHERE run_id = ANY(:run_ids::text[]);
 -- name: dequeue_runs
 -- Hand runs to a worker, in one round trip. Subqueues take turns: those served longest ago go first,
 -- each gives an equal share. Its cost depends on how many are asked for, not on how many wait:
--- a subqueue that is empty, paused or at its limit isn't in the index that is read.
+-- a subqueue that is empty, paused, at its limit or blocked by a rate limit isn't in the index that is
+-- read. One whose rate limit is used up, or is found to be, is blocked until there is room again.
 WITH worker AS MATERIALIZED (
     SELECT id, lease_expires_at > :now AS is_alive FROM workers
     WHERE public_id = :worker_id AND environment_id = :environment_id
@@ -128,22 +133,36 @@ WITH worker AS MATERIALIZED (
     WHERE b.public_id = ANY(:background_worker_ids::text[])
 ), ready AS MATERIALIZED (
     -- SKIP LOCKED: who holds one of these is about to commit, and wakes us then.
-    SELECT s.id, s.turn, s.room
+    SELECT s.*
     FROM environment e CROSS JOIN LATERAL (
-        SELECT s.id, s.turn, least(s.concurrency_limit - s.running, e.room) AS room
+        SELECT s.id, s.queue_id, s.turn, s.has_queue_rate, s.key_rate_limit, s.key_rate_window, s.starts,
+            least(
+                s.concurrency_limit - s.running, e.room,
+                CASE WHEN s.key_rate_limit IS NOT NULL
+                    THEN rate_room(s.key_rate_limit, s.key_rate_window, s.starts, :now) END
+            ) AS room
         FROM subqueues s
-        WHERE s.environment_id = e.environment_id AND e.room > 0
-            AND s.has_queued AND NOT s.is_paused AND s.running < s.concurrency_limit
+        WHERE s.environment_id = e.environment_id AND e.room > 0 AND s.has_queued
+            AND NOT s.is_paused AND s.running < s.concurrency_limit AND s.blocked_until IS NULL
         ORDER BY s.turn, s.id LIMIT greatest(e.room, 32)
         FOR NO KEY UPDATE SKIP LOCKED
     ) s
+), rates AS MATERIALIZED (
+    -- One that is being changed is missing here: its subqueues are passed over.
+    SELECT a.*, rate_room(a.rate_limit, a.rate_window, a.starts, :now) AS room
+    FROM queue_rates a WHERE a.queue_id IN (SELECT queue_id FROM ready WHERE has_queue_rate)
+    FOR NO KEY UPDATE OF a SKIP LOCKED
 ), share AS MATERIALIZED (
     SELECT ceil(e.room::numeric / greatest((SELECT count(*) FROM ready), 1))::integer AS runs
     FROM environment e
 ), candidates AS MATERIALIZED (
-    SELECT y.id AS subqueue_id, y.turn, q.run_id, q.runs_on,
+    SELECT y.id AS subqueue_id, y.queue_id, y.queue_room, y.turn, q.run_id, q.runs_on,
         row_number() OVER (PARTITION BY y.id ORDER BY q.order_at, q.run_id) AS round
-    FROM ready y CROSS JOIN share h CROSS JOIN LATERAL (
+    FROM (
+        SELECT y.id, y.queue_id, y.turn, a.room AS queue_room,
+            CASE WHEN y.has_queue_rate THEN least(y.room, coalesce(a.room, 0)) ELSE y.room END AS room
+        FROM ready y LEFT JOIN rates a ON a.queue_id = y.queue_id
+    ) y CROSS JOIN share h CROSS JOIN LATERAL (
         SELECT u.run_id, u.order_at, v.runs_on
         FROM versions v CROSS JOIN LATERAL (
             SELECT q.run_id, q.order_at FROM queued_runs q
@@ -155,7 +174,15 @@ WITH worker AS MATERIALIZED (
     ) q
 ), locked AS MATERIALIZED (
     SELECT r.id, c.runs_on, t.task_id IS NOT NULL AS has_task
-    FROM (SELECT * FROM candidates ORDER BY round, turn, subqueue_id) c
+    FROM (
+        SELECT * FROM (
+            SELECT c.*, row_number() OVER (
+                PARTITION BY c.queue_id ORDER BY c.round, c.turn, c.subqueue_id
+            ) AS place FROM candidates c
+        ) c
+        WHERE c.queue_room IS NULL OR c.place <= c.queue_room
+        ORDER BY c.round, c.turn, c.subqueue_id
+    ) c
     JOIN runs r ON r.id = c.run_id
     LEFT JOIN background_worker_tasks t
         ON t.background_worker_id = c.runs_on AND t.task_id = r.task_id
@@ -175,19 +202,54 @@ WITH worker AS MATERIALIZED (
     RETURNING r.*, l.has_task
 ), removed AS (
     DELETE FROM queued_runs q USING moved m WHERE q.run_id = m.id
+), used AS MATERIALIZED (
+    -- What is left of the queues' rate limits.
+    SELECT a.*, a.room - v.starts AS room_left,
+        rate_started(a.rate_window, a.starts, :now, v.starts) AS starts_now
+    FROM rates a CROSS JOIN LATERAL (
+        SELECT count(*)::integer AS starts FROM moved m WHERE m.queue_id = a.queue_id AND m.has_task
+    ) v
+), rated AS (
+    UPDATE queue_rates a SET starts = u.starts_now,
+        reopens_at = CASE WHEN u.room_left > 0 THEN a.reopens_at
+            ELSE rate_free_at(u.rate_limit, u.rate_window, u.starts_now, :now) END
+    FROM used u WHERE a.queue_id = u.queue_id AND (u.room_left < u.room OR u.room_left = 0)
+), looked AS MATERIALIZED (
+    SELECT y.id, y.turn, y.starts_now, y.runs,
+        NOT y.has_candidates AND y.room > 0 AND (NOT y.has_queue_rate OR y.queue_room > 0) AS is_empty,
+        -- The later of the two; null when neither holds.
+        greatest(
+            CASE WHEN y.queue_room_left = 0 THEN 'infinity'::timestamptz END,
+            CASE WHEN y.key_rate_limit IS NOT NULL THEN nullif(
+                rate_free_at(y.key_rate_limit, y.key_rate_window, y.starts_now, :now), :now
+            ) END
+        ) AS blocked_until
+    FROM (
+        SELECT y.*, g.runs, u.room AS queue_room, u.room_left AS queue_room_left,
+            EXISTS (SELECT FROM candidates c WHERE c.subqueue_id = y.id) AS has_candidates,
+            CASE WHEN y.key_rate_limit IS NOT NULL
+                THEN rate_started(y.key_rate_window, y.starts, :now, coalesce(g.starts, 0))
+                ELSE y.starts END AS starts_now
+        FROM ready y
+        LEFT JOIN used u ON u.queue_id = y.queue_id
+        LEFT JOIN (
+            SELECT m.subqueue_id, count(*) AS runs,
+                count(*) FILTER (WHERE m.has_task)::integer AS starts
+            FROM moved m GROUP BY m.subqueue_id
+        ) g ON g.subqueue_id = y.id
+    ) y
 ), turned AS (
     -- Who had something and was not served keeps its turn. The others go behind all, those first that
     -- got less: with equal turns the same ones would always come first.
-    UPDATE subqueues s SET turn = e.turn + o.place
+    UPDATE subqueues s SET turn = coalesce(e.turn + o.place, s.turn), starts = o.starts_now,
+        blocked_until = o.blocked_until
     FROM environment e, (
-        SELECT y.id, row_number() OVER (ORDER BY g.runs, y.turn, y.id) AS place
-        FROM ready y
-        LEFT JOIN (SELECT subqueue_id, count(*) AS runs FROM moved GROUP BY subqueue_id) g
-            ON g.subqueue_id = y.id
-        WHERE g.runs IS NOT NULL
-            OR NOT EXISTS (SELECT FROM candidates c WHERE c.subqueue_id = y.id)
+        SELECT l.*, CASE WHEN l.runs IS NOT NULL OR l.is_empty THEN row_number() OVER (
+            PARTITION BY l.runs IS NOT NULL OR l.is_empty ORDER BY l.runs, l.turn, l.id
+        ) END AS place
+        FROM looked l
     ) o
-    WHERE s.id = o.id
+    WHERE s.id = o.id AND (o.place IS NOT NULL OR o.blocked_until IS NOT NULL)
 ), counted AS (
     UPDATE environment_concurrency c SET turn = e.turn + (SELECT count(*) FROM ready)
     FROM environment e
@@ -198,9 +260,9 @@ WITH worker AS MATERIALIZED (
     SELECT r.*, true FROM runs r JOIN again a ON a.id = r.id
 )
 SELECT (SELECT count(*) FROM worker) AS workers,
-    (SELECT array_agg(y.id) FROM ready y
-        WHERE NOT EXISTS (SELECT FROM candidates c WHERE c.subqueue_id = y.id)) AS empty_subqueue_ids,
+    (SELECT array_agg(l.id) FROM looked l WHERE l.is_empty) AS empty_subqueue_ids,
     EXISTS (SELECT FROM candidates) AS has_candidates,
+    EXISTS (SELECT FROM looked l WHERE l.blocked_until IS NOT NULL) AS has_blocked,
     g.id, g.task_id, g.lease_id, g.attempt_number, g.payload, g.payload_type, g.metadata, g.tags,
     g.is_test, g.idempotency_key, coalesce(g.larger_machine, g.machine, t.machine) AS machine, g.created_at,
     g.started_at, g.duration_ms, g.batch_id, g.parent_run_id, g.root_run_id, g.context,
