@@ -1,13 +1,7 @@
 """Rate limits: never more than so many starts in any window, of a queue and of each key."""
 
 import asyncio
-import random
-from datetime import datetime, timedelta
 from typing import Any
-
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from runwell.core.protocol import QueueManifest, RateLimitManifest, TaskManifest
 from runwell.engine import queue_settings, rate_limits
@@ -52,13 +46,6 @@ def _task(
 
 async def _open(scene: Scene) -> int:
     return (await rate_limits.open_due_subqueues(scene.db, now=scene.now))[0]
-
-
-def _check_windows(starts: list[datetime], limit: int, seconds: float) -> None:
-    """No window holds more than the limit: of one more, the last is a window after the first."""
-    starts = sorted(starts)
-    for first, last in zip(starts, starts[limit:], strict=False):
-        assert last - first >= timedelta(seconds=seconds)
 
 
 async def test_a_queue_starts_so_many_in_a_window_whatever_its_keys(db: Database) -> None:
@@ -294,108 +281,6 @@ async def test_the_loop_reads_only_what_is_due(db: Database) -> None:
     assert "blocked_until" in str(conditions["subqueues_blocked"])
     assert "reopens_at" in str(conditions["queue_rates_due"])
     assert "queue_id" in str(conditions["subqueues_blocked_by_queue"])
-
-
-async def _walk(scene: Scene, choice: random.Random, limits: dict[str, tuple[int, int]]) -> None:
-    starts: list[tuple[datetime, str | None]] = []
-    worker = await scene.connect()
-    last_given = scene.now
-    for _ in range(120):
-        for _ in range(choice.choice([0, 0, 1, 3])):
-            await scene.trigger(concurrencyKey=choice.choice(["a", "b", "c", None]))
-        await _open(scene)
-        await worker.heartbeat()
-        runs = await worker.dequeue(choice.randint(1, 6))
-        for run in runs:
-            starts.append((scene.now, (await scene.get(run.run_id)).concurrency_key))
-            last_given = scene.now
-        await worker.report(*(complete(run) for run in runs))
-        scene.later(choice.choice([0.0, 0.05, 0.3, 1, 2.5]))
-    if "queue" in limits:
-        _check_windows([at for at, _ in starts], *limits["queue"])
-    if "key" in limits:
-        for key in ("a", "b", "c", None):
-            _check_windows([at for at, of in starts if of == key], *limits["key"])
-    # And all start in the end, within a twentieth of a window of when they might.
-    (row,) = await read(scene.db, "SELECT count(*) AS number FROM queued_runs")
-    left = row["number"]
-    slowest = max(seconds for _, seconds in limits.values())
-    rounds = 0
-    while left:
-        scene.later(slowest * 1.05)
-        while await _open(scene) or (runs := await worker.dequeue(50)):
-            await worker.heartbeat()
-            runs = await worker.dequeue(50)
-            await worker.report(*(complete(run) for run in runs))
-            left -= len(runs)
-            scene.later(1)
-        rounds += 1
-        assert rounds < 500
-    assert last_given <= scene.now
-    await check_consistency(scene.db)
-
-
-@pytest.mark.parametrize("seed", range(6))
-async def test_whatever_happens_no_window_has_more_starts_than_the_limit(
-    db: Database, seed: int
-) -> None:
-    choice = random.Random(seed)
-    kinds = [["queue"], ["key"], ["queue", "key"]][seed % 3]
-    limits = {per: (choice.randint(1, 5), choice.randint(1, 12)) for per in kinds}
-    scene = await make_scene(
-        db, _task(*((n, seconds, per) for per, (n, seconds) in limits.items()))
-    )
-    await _walk(scene, choice, limits)
-
-
-_STEPS = st.lists(st.tuples(st.floats(0, 8), st.integers(1, 4)), min_size=1, max_size=60)
-
-
-async def _starts(
-    db: Database, limit: int, seconds: int, steps: list[tuple[float, int]]
-) -> list[datetime]:
-    """When the functions of the schema let starts through, one after the other."""
-    log, now, starts = "{}", NOW, list[datetime]()
-    for wait, wanted in steps:
-        now += timedelta(seconds=wait)
-        (row,) = await read(
-            db,
-            """SELECT l.given, rate_started(l.length, l.log, :now, l.given)::text AS log,
-                rate_free_at(:most, l.length, l.log, :now) AS free_at
-            FROM (
-                SELECT x.*,
-                    least(:wanted::integer, rate_room(:most, x.length, x.log, :now)) AS given
-                FROM (SELECT :log::text::rate_start[] AS log,
-                    make_interval(secs => :seconds::integer) AS length) x
-            ) l""",
-            most=limit,
-            seconds=seconds,
-            log=log,
-            now=now,
-            wanted=wanted,
-        )
-        log = row["log"]
-        starts += [now] * row["given"]
-        assert (row["free_at"] <= now) == (row["given"] > 0)
-        # Room comes back within a twentieth of the window of when it might.
-        if not row["given"]:
-            oldest = starts[-limit]
-            assert row["free_at"] <= oldest + timedelta(seconds=seconds * 1.05)
-    return starts
-
-
-def test_the_log_of_starts_never_forgets_one_too_early(database_url: str) -> None:
-    @given(limit=st.integers(1, 30), seconds=st.integers(1, 60), steps=_STEPS)
-    def check(limit: int, seconds: int, steps: list[tuple[float, int]]) -> None:
-        starts = runner.run(_starts(db, limit, seconds, steps))
-        _check_windows(starts, limit, seconds)
-
-    with asyncio.Runner() as runner:
-        db = runner.run(Database.open(database_url, min_size=1))
-        try:
-            check()
-        finally:
-            runner.run(db.close())
 
 
 async def test_a_queue_that_two_tasks_share_has_its_limit_over_both(db: Database) -> None:
