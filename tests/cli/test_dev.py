@@ -1,5 +1,6 @@
 """`runwell dev`, as one uses it: edit, trigger, Ctrl-C."""
 
+import re
 import subprocess
 from collections.abc import Generator
 from pathlib import Path
@@ -10,6 +11,7 @@ from tests.cli.terminal import Running, runwell, runwell_json
 from tests.support.processes import list_children
 from tests.support.waiting import wait_until_sync
 
+CONFIGURATION = Path(__file__).parents[2] / "docs/reference/configuration.md"
 _VERSION = r"version +(\d{8}\.\d+)"
 _SLOW = """
 import time
@@ -50,6 +52,10 @@ def test_dev_shows_versions_and_runs_and_a_followed_run_ends_with_its_output(
     assert '{"name":"Ada"' in done.stdout.replace(": ", ":")
     assert "2 tasks: hello-world, slow" in dev.text
     assert "EXECUTING" in dev.text
+    files = "|".join(re.escape(path.name) for path in (project / ".runwell").iterdir())
+    documented = re.findall(rf"^\| `({files})/?`", CONFIGURATION.read_text(), re.MULTILINE)
+    assert sorted(documented) == sorted(path.name for path in (project / ".runwell").iterdir())
+    assert "server.log" in documented
 
 
 def test_a_failed_run_is_told_with_its_error_and_status(developed: tuple[Path, Running]) -> None:
