@@ -16,6 +16,7 @@ import time
 from typing import NamedTuple
 
 from runwell.core.payloads import Json
+from runwell.worker.texts import clean_json, clean_text
 
 MAGIC = b"\x00\x1bRw"
 _HEAD = struct.Struct(">4sBdQH")
@@ -100,6 +101,9 @@ def decode_line(body: bytes) -> LoggedLine | None:
         return None
     if level not in LEVELS or not isinstance(message, str):
         return None
+    if b"\\u" in body:
+        # The one place where a NUL or a lone surrogate can hide, which no report can hold.
+        message, attributes = clean_text(message), clean_json(attributes)
     return LoggedLine(level, message, attributes if isinstance(attributes, dict) else None)
 
 
