@@ -46,20 +46,19 @@ WITH environment AS MATERIALIZED (
         AND q.name = coalesce(g.queue_name, t.queue_name, g.default_queue_name)
     LEFT JOIN subqueues s ON s.queue_id = q.id
         AND s.concurrency_key = coalesce(g.concurrency_key, '')
-), ready AS MATERIALIZED (
-    SELECT WHERE NOT EXISTS (SELECT FROM given WHERE missing IS NOT NULL)
 ), waited_for AS MATERIALIZED (
     -- The lock says that a run is on its way: see lock_idle_subqueues.
-    SELECT s.id, s.has_queued FROM subqueues s
-    WHERE s.id IN (SELECT subqueue_id FROM given) AND EXISTS (SELECT FROM ready)
-    ORDER BY s.id FOR KEY SHARE
+    SELECT s.id, s.has_queued FROM given g JOIN subqueues s ON s.id = g.subqueue_id
+    FOR KEY SHARE OF s
 ), claimed AS (
     -- In one order everywhere, and each key once, also when it is there twice. A key that is taken
     -- is written as it is, to be returned and to stay taken until we commit.
     INSERT INTO idempotency_keys AS k (environment_id, task_id, key, run_id, expires_at)
     SELECT DISTINCT ON (g.task_id, g.idempotency_key)
         :environment_id, g.task_id, g.idempotency_key, g.run_id, g.idempotency_key_expires_at
-    FROM given g WHERE g.idempotency_key IS NOT NULL AND EXISTS (SELECT FROM ready)
+    FROM given g
+    WHERE g.idempotency_key IS NOT NULL
+        AND NOT EXISTS (SELECT FROM given WHERE missing IS NOT NULL)
     ORDER BY g.task_id, g.idempotency_key, g.place
     ON CONFLICT (environment_id, task_id, key) DO UPDATE SET (run_id, expires_at) = (
         SELECT CASE WHEN f.is_free THEN excluded.run_id ELSE k.run_id END,
@@ -73,10 +72,14 @@ WITH environment AS MATERIALIZED (
         ) f
     )
     RETURNING task_id, key, run_id
-), resolved AS MATERIALIZED (
-    -- FULL, though every key has its run: that is never done by nested loops, a thousand by a thousand.
-    SELECT g.*, coalesce(c.run_id, g.run_id) AS final_run_id
-    FROM given g FULL JOIN claimed c ON c.task_id = g.task_id AND c.key = g.idempotency_key
+), taken AS MATERIALIZED (
+    -- A map: a join of these would be nested loops, a thousand by a thousand.
+    SELECT jsonb_object_agg(task_id || chr(31) || key, run_id) AS runs FROM claimed
+), resolved AS NOT MATERIALIZED (
+    SELECT g.*, coalesce(
+        (SELECT runs FROM taken) ->> (g.task_id || chr(31) || g.idempotency_key), g.run_id
+    ) AS final_run_id
+    FROM given g
 ), run AS (
     INSERT INTO runs (
         id, environment_id, task_id, execution_status, status, snapshot_id, queue_id, subqueue_id,
@@ -101,14 +104,14 @@ WITH environment AS MATERIALIZED (
         CASE g.execution_status WHEN 'QUEUED' THEN :now::timestamptz END, g.replay_of
     FROM resolved g
     LEFT JOIN runs p ON p.id = g.parent_run_id AND p.environment_id = :environment_id
-    WHERE g.final_run_id = g.run_id AND EXISTS (SELECT FROM ready)
+    WHERE g.final_run_id = g.run_id AND NOT EXISTS (SELECT FROM given WHERE missing IS NOT NULL)
     ORDER BY g.place
     ON CONFLICT (id) DO NOTHING
     RETURNING id, execution_status, subqueue_id, order_at, ttl_seconds, background_worker_id,
         delayed_until
 ), ordered AS MATERIALIZED (
     SELECT s.id FROM subqueues s
-    WHERE s.id IN (SELECT id FROM waited_for WHERE NOT has_queued)
+    WHERE s.id = ANY(ARRAY(SELECT id FROM waited_for WHERE NOT has_queued))
     ORDER BY s.id FOR NO KEY UPDATE
 ), activated AS (
     -- Not `AND NOT s.has_queued`: that is as it was before we waited for who retired the subqueue.
