@@ -8,6 +8,7 @@ A task has its own: `hello.sync.trigger(...)`.
 from runwell.sdk.batch import blocking_batch as batch
 from runwell.sdk.client import blocking_runs as runs
 from runwell.sdk.client import blocking_tasks as tasks
+from runwell.sdk.idempotency import blocking_idempotency_keys as idempotency_keys
 from runwell.sdk.tags import blocking_tags as tags
 
-__all__ = ["batch", "runs", "tags", "tasks"]
+__all__ = ["batch", "idempotency_keys", "runs", "tags", "tasks"]

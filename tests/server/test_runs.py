@@ -293,3 +293,16 @@ async def test_a_parameter_that_can_not_be_read_is_named(
         answer = await served.client.get("/api/v1/runs", params={name: value})
         assert answer.status_code == 400, answer.text
         assert name in error_of(answer)
+
+
+async def test_a_key_is_reset_over_http_and_a_second_reset_is_no_error(database_url: str) -> None:
+    async with serving(database_url) as served:
+        options = {"options": {"idempotencyKey": "a/b"}}
+        first = (await served.client.post(TRIGGER, json=options)).json()
+        path, body = "/api/v1/idempotencyKeys/a%2Fb/reset", {"taskIdentifier": "hello"}
+        answers = [(await served.client.post(path, json=body)).json() for _ in range(2)]
+        assert answers == [{"id": "a/b", "wasTaken": True}, {"id": "a/b", "wasTaken": False}]
+        second = (await served.client.post(TRIGGER, json=options)).json()
+        assert (second["isCached"], second["id"] != first["id"]) == (False, True)
+        bad = await served.client.post(path, json={})
+        assert (bad.status_code, error_of(bad)) == (400, "taskIdentifier: this field is required")

@@ -97,6 +97,19 @@ class TriggerAnswer(ApiModel):
     is_cached: bool
 
 
+class ResetKeyBody(ApiModel):
+    """`POST /api/v1/idempotencyKeys/{key}/reset`: the task whose key it is."""
+
+    task_identifier: str
+
+
+class ResetKeyAnswer(ApiModel):
+    """What a reset answers: the key, and whether it was taken (ours, no counterpart there)."""
+
+    id: str
+    was_taken: bool
+
+
 class BatchItemBody(TriggerBody):
     """One item of a batch: a trigger, with the id of its task."""
 
