@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import NoReturn
 
@@ -28,6 +29,7 @@ from runwell.engine.embedded import EmbeddedPostgresError
 from runwell.engine.migrations import migrate
 from runwell.engine.notifications import Signals
 from runwell.engine.object_store import ObjectStore
+from runwell.engine.retention import DEFAULT_DAYS, Retention
 from runwell.server.application import create_app
 from runwell.server.backend import Backend
 from runwell.server.event_log import LEVELS, LogFormat, configure_logging
@@ -70,6 +72,7 @@ class Settings:
     pool_size: int = DEFAULT_POOL_SIZE
     stop_seconds: int = DEFAULT_STOP_SECONDS
     object_store: ObjectStoreSettings = field(default_factory=FileStoreSettings)
+    retention: Retention = field(default_factory=Retention)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +100,10 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         pool_size=_integer(given, "RUNWELL_POOL_SIZE", DEFAULT_POOL_SIZE, 2, 1_000),
         stop_seconds=_integer(given, "RUNWELL_STOP_SECONDS", DEFAULT_STOP_SECONDS, 1, 3_600),
         object_store=read_object_store(given),
+        retention=Retention(
+            runs=_days(given, "RUNWELL_RUN_RETENTION_DAYS"),
+            lines=_days(given, "RUNWELL_LOG_RETENTION_DAYS"),
+        ),
     )
 
 
@@ -187,7 +194,12 @@ async def _running(
             address = await _find_project(db, url_of(listener), clock, announce)
             backend = Backend(db, signals, store, clock=clock, lease_seconds=settings.lease_seconds)
             async with background.run_loops(
-                db, signals, store, clock, lease_seconds=settings.lease_seconds
+                db,
+                signals,
+                store,
+                clock,
+                lease_seconds=settings.lease_seconds,
+                retention=settings.retention,
             ):
                 with _local_file(settings, address):
                     yield (
@@ -324,6 +336,12 @@ def _choice(given: Mapping[str, str], name: str, default: str, choices: tuple[st
     if value not in choices:
         raise ConfigurationError(f"{name} is {value!r}: it must be one of {', '.join(choices)}")
     return value
+
+
+def _days(given: Mapping[str, str], name: str) -> timedelta | None:
+    """A number of days; None for 0, which means for ever."""
+    days = _integer(given, name, DEFAULT_DAYS, 0, 36_500)
+    return timedelta(days=days) if days else None
 
 
 def _integer(given: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:

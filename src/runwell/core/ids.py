@@ -63,6 +63,11 @@ def make_id(prefix: str, now: datetime | None = None) -> str:
     return f"{prefix}_{_digits(milliseconds, _TIME_DIGITS)}{_digits(random, _RANDOM_DIGITS)}"
 
 
+def earliest_id(prefix: str, instant: datetime) -> str:
+    """What ids of this prefix sort behind that were made in this millisecond or later."""
+    return f"{prefix}_{_digits(max(0, int(instant.timestamp() * 1000)), _TIME_DIGITS)}"
+
+
 def run_id_for_request(environment_id: int, request_key: str, now: datetime) -> RunId:
     """The run id that belongs to one logical trigger request, however often it is sent.
 

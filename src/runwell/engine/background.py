@@ -21,6 +21,11 @@ from runwell.engine import (
 from runwell.engine.db import Database, DatabaseUnavailableError
 from runwell.engine.notifications import Signals
 from runwell.engine.object_store import ObjectStore
+from runwell.engine.retention import LINES, RUNS, LineSweep, Retention, RunSweep
+
+# Old runs and lines are looked for so often, and deleted with so much of a rest between two steps.
+_SWEEP_SECONDS = 600.0
+_REST_SECONDS = 0.1
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +48,8 @@ class Loop:
     tick: Callable[[], Awaitable[int]]
     full: int = 1_000_000_000
     first_after_seconds: float = 0.0
+    #: The least time between two ticks: for what is in no hurry, and must not be in anybody's way.
+    rest_seconds: float = 0.0
     nudges: "Nudges | None" = None
 
     async def run(self) -> None:
@@ -61,6 +68,8 @@ class Loop:
             # A loop is the last line of defence for runs: it must outlive any single failure.
             except Exception:  # noqa: BLE001
                 _log.exception("loop_failed", extra={"fields": {"loop": self.name}})
+            if self.rest_seconds:
+                await asyncio.sleep(self.rest_seconds)
             if done < self.full:
                 if self.nudges is not None:
                     await self.nudges.wait(version, self.interval_seconds)
@@ -92,14 +101,19 @@ class Nudges:
 
 
 def list_loops(
-    db: Database, signals: Signals, store: ObjectStore, clock: Clock, lease_seconds: float
+    db: Database,
+    signals: Signals,
+    store: ObjectStore,
+    clock: Clock,
+    lease_seconds: float,
+    retention: Retention,
 ) -> list[Loop]:
     """Everything that happens by itself."""
     return [
         *_list_timer_loops(db, signals, clock),
         *_list_wait_loops(db, signals, clock),
         *_list_maintenance_loops(db, signals, clock, lease_seconds),
-        *_list_storage_loops(db, store, clock),
+        *_list_storage_loops(db, store, clock, retention),
     ]
 
 
@@ -206,7 +220,9 @@ def _list_maintenance_loops(
     ]
 
 
-def _list_storage_loops(db: Database, store: ObjectStore, clock: Clock) -> list[Loop]:
+def _list_storage_loops(
+    db: Database, store: ObjectStore, clock: Clock, retention: Retention
+) -> list[Loop]:
     async def sweep_packets() -> int:
         return await packets.sweep(db, store, now=clock.now())
 
@@ -214,10 +230,33 @@ def _list_storage_loops(db: Database, store: ObjectStore, clock: Clock) -> list[
         await store.tidy(clock.now())
         return 0
 
-    return [
+    loops = [
         Loop(name="packets", interval_seconds=30.0, tick=sweep_packets, full=packets.BATCH),
         Loop(name="object_store", interval_seconds=600.0, tick=tidy_store),
     ]
+    if retention.lines is not None:
+        lines = LineSweep(db, retention.lines)
+        loops.append(
+            Loop(
+                name="old_lines",
+                interval_seconds=_SWEEP_SECONDS,
+                tick=lambda: lines.tick(clock.now()),
+                full=LINES,
+                rest_seconds=_REST_SECONDS,
+            )
+        )
+    if retention.runs is not None:
+        runs = RunSweep(db, retention.runs)
+        loops.append(
+            Loop(
+                name="old_runs",
+                interval_seconds=_SWEEP_SECONDS,
+                tick=lambda: runs.tick(clock.now()),
+                full=RUNS,
+                rest_seconds=_REST_SECONDS,
+            )
+        )
+    return loops
 
 
 def _wake(signals: Signals, environment_ids: set[int]) -> int:
@@ -246,11 +285,12 @@ async def run_loops(
     clock: Clock,
     *,
     lease_seconds: float = LEASE_SECONDS,
+    retention: Retention | None = None,
 ) -> AsyncGenerator[None]:
     """Run every loop within the block."""
     tasks = [
         asyncio.create_task(loop.run(), name=loop.name)
-        for loop in list_loops(db, signals, store, clock, lease_seconds)
+        for loop in list_loops(db, signals, store, clock, lease_seconds, retention or Retention())
     ]
     try:
         yield

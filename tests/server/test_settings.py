@@ -1,5 +1,6 @@
-"""The settings of the object store: what they mean, and what is wrong with others."""
+"""The settings of storage: what they mean, and what is wrong with others."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from runwell.app import read_settings
 from runwell.core.errors import ConfigurationError
 from runwell.engine.file_store import FileStore
+from runwell.engine.retention import Retention
 from runwell.engine.s3_store import S3Store
 from runwell.server.object_stores import FileStoreSettings, S3StoreSettings, open_object_store
 
@@ -22,6 +24,15 @@ def test_packets_are_files_in_the_data_directory_by_default() -> None:
 def test_a_file_url_names_the_folder() -> None:
     settings = read_settings({"RUNWELL_OBJECT_STORE": "file:///srv/my%20packets"}).object_store
     assert settings == FileStoreSettings(folder=Path("/srv/my packets"))
+
+
+def test_runs_and_lines_are_kept_for_a_month_or_as_the_settings_say() -> None:
+    month = timedelta(days=30)
+    assert read_settings({}).retention == Retention(runs=month, lines=month)
+    given = {"RUNWELL_RUN_RETENTION_DAYS": "0", "RUNWELL_LOG_RETENTION_DAYS": "7"}
+    assert read_settings(given).retention == Retention(runs=None, lines=timedelta(days=7))
+    with pytest.raises(ConfigurationError, match="RUNWELL_RUN_RETENTION_DAYS is 'x': it must be"):
+        read_settings({"RUNWELL_RUN_RETENTION_DAYS": "x"})
 
 
 @pytest.mark.parametrize(
