@@ -55,8 +55,11 @@ if TYPE_CHECKING:
     from runwell.sdk.idempotency import idempotency_keys
     from runwell.sdk.logger import logger
     from runwell.sdk.runtime import RunContext
+    from runwell.sdk.subtasks import Failed, Ok, SubtaskError, SubtaskUnwrapError
     from runwell.sdk.tags import tags
     from runwell.sdk.task import Task
+    from runwell.sdk.wait import wait
+    from runwell.sdk.waiting import WaitRefusedError
 
 _MODULES = {
     "runwell.client.batching": ("BatchHandle",),
@@ -95,8 +98,11 @@ _MODULES = {
     "runwell.sdk.idempotency": ("idempotency_keys",),
     "runwell.sdk.logger": ("logger",),
     "runwell.sdk.runtime": ("RunContext",),
+    "runwell.sdk.subtasks": ("Failed", "Ok", "SubtaskError", "SubtaskUnwrapError"),
     "runwell.sdk.tags": ("tags",),
     "runwell.sdk.task": ("Task",),
+    "runwell.sdk.wait": ("wait",),
+    "runwell.sdk.waiting": ("WaitRefusedError",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -112,10 +118,12 @@ __all__ = [
     "Config",
     "ConfigurationError",
     "ConflictError",
+    "Failed",
     "InternalServerError",
     "InvalidPayloadError",
     "Machine",
     "NotFoundError",
+    "Ok",
     "OutOfMemoryError",
     "PermissionDeniedError",
     "Queue",
@@ -132,9 +140,12 @@ __all__ = [
     "RunStopped",
     "RunTimedOut",
     "RunwellError",
+    "SubtaskError",
+    "SubtaskUnwrapError",
     "Task",
     "TaskPayloadParsedError",
     "UnprocessableEntityError",
+    "WaitRefusedError",
     "__version__",
     "batch",
     "configure",
@@ -148,6 +159,7 @@ __all__ = [
     "task",
     "tasks",
     "timeout",
+    "wait",
 ]
 
 

@@ -49,6 +49,7 @@ from runwell.engine import (
     queues,
     runs,
     triggering,
+    waiting,
     waitpoints,
     workers,
 )
@@ -254,11 +255,12 @@ class Supervisor:
             worker_id=self.id,
             run_id=run.run_id,
             snapshot_id=run.snapshot_id,
+            started_at=self.scene.now,
             waits=list(waits),
             is_blocked=is_blocked,
             received=list(received),
         )
-        return await waitpoints.begin_waits(
+        return await waiting.begin_waits(
             db or self.db, self.scene.environment, body, now=self.scene.now
         )
 

@@ -25,6 +25,7 @@ from runwell.core.protocol import (
     ReportAnswer,
     ReportBody,
 )
+from runwell.core.waits import ResumeAnswer, ResumeBody, WaitAnswer, WaitBody
 
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
@@ -77,6 +78,14 @@ class WorkerClient:
     async def upload(self, path: str, data: bytes, data_type: str) -> None:
         """Send a packet to the object store; tried again for a second or two."""
         await self._client.run(upload_flow(self._client, path, data, data_type, _UPLOAD))
+
+    async def wait(self, body: WaitBody) -> WaitAnswer:
+        """Tell what a run waits for."""
+        return await self._act("wait", body, WaitAnswer)
+
+    async def resume(self, body: ResumeBody) -> ResumeAnswer:
+        """Ask for the results of waits; the server waits up to `wait_ms` for some."""
+        return await self._act("resume", body, ResumeAnswer, wait_ms=body.wait_ms)
 
     async def disconnect(self, body: DisconnectBody) -> None:
         """Tell that a supervisor ends; what it still holds goes back to its queue."""

@@ -54,12 +54,14 @@ class WaitBody(WireModel):
     """`POST /engine/v1/worker-actions/wait`: a run begins waits, and is perhaps blocked by them.
 
     With `is_blocked` the run can do nothing until one of its waits is complete: it gives its slots
-    back. `received` names waits of which it has the results.
+    back. `received` names waits of which it has the results; `started_at` stands in for a start
+    report that is still to come.
     """
 
     worker_id: str
     run_id: str
     snapshot_id: int
+    started_at: datetime
     waits: list[Wait] = Field(default=[], max_length=MAX_WAITS)
     is_blocked: bool = False
     received: list[WaitId] = Field(default=[], max_length=MAX_WAITS)
@@ -109,6 +111,14 @@ class WaitResult(WireModel):
     run_id: str | None = None
     task_id: str | None = None
     status: str | None = None
+
+
+class WaitOutcome(WireModel):
+    """How a wait of a run ended: it is complete, or can't be (`error`)."""
+
+    wait_id: str
+    results: list[WaitResult] = Field(default_factory=list[WaitResult])
+    error: TaskRunError | None = None
 
 
 class CompletedWait(WireModel):

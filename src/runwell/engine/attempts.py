@@ -162,6 +162,13 @@ async def take_back(
     return {run.environment_id for run in held.values()}
 
 
+async def start_attempts(tx: Transaction, starts: Mapping[str, datetime], *, now: datetime) -> None:
+    """Attempts of these runs begin, each at its instant; the caller holds the locks of the runs."""
+    await tx.execute(
+        _sql.start_runs, run_ids=list(starts), started_at=list(starts.values()), now=now
+    )
+
+
 async def lock_run(tx: Transaction, run_id: str) -> HeldRun | None:
     """Lock a run until the transaction ends, and read what decides about it; None without one."""
     return (await _lock(tx, [run_id])).get(run_id)
@@ -329,12 +336,7 @@ def _confirm_cancel(run_id: str, now: datetime, duration_ms: int = 0) -> Attempt
 
 async def _apply(tx: Transaction, changes: _Changes, *, pin_versions: bool, now: datetime) -> None:
     if changes.starts:
-        await tx.execute(
-            _sql.start_runs,
-            run_ids=list(changes.starts),
-            started_at=list(changes.starts.values()),
-            now=now,
-        )
+        await start_attempts(tx, changes.starts, now=now)
     await logs.insert_lines(tx, changes.lines)
     if changes.ends:
         await _end(tx, changes.ends, now=now)

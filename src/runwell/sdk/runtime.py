@@ -4,6 +4,7 @@ A child process that runs a task enters its `Runtime` here; `logger` and the fun
 on the current run ask for it. Outside of a run there is none.
 """
 
+import asyncio
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,6 +21,7 @@ from runwell.core.protocol import (
     ProjectContext,
     TaskManifest,
 )
+from runwell.core.waits import Wait, WaitOutcome
 
 #: What `logger` writes, from the least to the most urgent.
 LogLevel = Literal["DEBUG", "INFO", "LOG", "WARN", "ERROR"]
@@ -208,6 +210,14 @@ class Runtime(Protocol):
 
         `sdk.logger.is_logged` decides that.
         """
+        ...
+
+    def begin_wait(self, wait: Wait) -> "asyncio.Future[WaitOutcome]":
+        """Begin a wait; the coroutine that awaits what this returns is all that stands between."""
+        ...
+
+    def wait(self, wait: Wait) -> WaitOutcome:
+        """Wait, and block the calling thread."""
         ...
 
 

@@ -6,7 +6,8 @@ Not about the decorators that make tasks: those are in `definitions.py`.
 import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Generic, Never, TypeVar, Unpack, cast, overload
+from functools import partial
+from typing import Any, Generic, Never, TypeVar, Unpack, cast, overload
 
 from runwell.client.batching import (
     BatchEntry,
@@ -35,6 +36,8 @@ from runwell.sdk.catalog import TaskFunction
 from runwell.sdk.client import default_client
 from runwell.sdk.runtime import RunContext
 from runwell.sdk.signature import TaskSignature
+from runwell.sdk.subtasks import Failed, Ok, PendingResult, make_result
+from runwell.sdk.waiting import block_for_outcome, lock_to_version, runs_wait, wait_for_outcome
 
 PayloadT_contra = TypeVar("PayloadT_contra", contravariant=True)
 OutputT = TypeVar("OutputT")
@@ -129,6 +132,44 @@ class Task(Generic[PayloadT_contra, OutputT_co]):
             ...     return handle.id
         """
         return await default_client.run(self.trigger_flow(payload, options))
+
+    @overload
+    def trigger_and_wait(
+        self: "Task[None, OutputT]",
+        payload: None = None,
+        /,
+        **options: Unpack[TriggerOptions],
+    ) -> PendingResult[OutputT]: ...
+    @overload
+    def trigger_and_wait(
+        self, payload: PayloadT_contra, /, **options: Unpack[TriggerOptions]
+    ) -> PendingResult[OutputT_co]: ...
+    def trigger_and_wait(
+        self, payload: object = None, /, **options: Unpack[TriggerOptions]
+    ) -> PendingResult[Any]:
+        """Trigger a run and let the current run wait for its end.
+
+        Await it for `Ok` or `Failed`, or await its `.unwrap()` for the output. The run is of the
+        version that the current run is of. Several can be waited for at once with `asyncio.gather`.
+        Raises RunwellError outside of a run, and WaitRefusedError when the wait would never end.
+
+        Example:
+            >>> from runwell import task
+            >>> @task(id="add")
+            ... async def add(numbers: list[int]) -> int:
+            ...     return sum(numbers)
+            >>> @task(id="twice")
+            ... async def twice(numbers: list[int]) -> int:
+            ...     return 2 * await add.trigger_and_wait(numbers).unwrap()
+        """
+
+        async def trigger_and_wait() -> "Ok[OutputT_co] | Failed":
+            locked = lock_to_version(options)
+            handle = await default_client.run(self.trigger_flow(payload, locked))
+            results = await wait_for_outcome(partial(runs_wait, [handle.id]), what=_AND_WAIT)
+            return make_result(results[0], self.parse_output)
+
+        return PendingResult(trigger_and_wait)
 
     def trigger_flow(self, payload: object, options: TriggerOptions) -> Flow[RunHandle[OutputT_co]]:
         """The flow of a trigger, which both kinds of caller drive."""
@@ -262,6 +303,31 @@ class BlockingTask(Generic[PayloadT_contra, OutputT_co]):
         """Trigger up to 1,000 runs in one step, each by a payload or `item(payload, ...)`."""
         return default_client.run_blocking(self._task.batch_flow(items, options))
 
+    @overload
+    def trigger_and_wait(
+        self: "BlockingTask[None, OutputT]",
+        payload: None = None,
+        /,
+        **options: Unpack[TriggerOptions],
+    ) -> "Ok[OutputT] | Failed": ...
+    @overload
+    def trigger_and_wait(
+        self, payload: PayloadT_contra, /, **options: Unpack[TriggerOptions]
+    ) -> "Ok[OutputT_co] | Failed": ...
+    def trigger_and_wait(
+        self, payload: object = None, /, **options: Unpack[TriggerOptions]
+    ) -> "Ok[Any] | Failed":
+        """Trigger a run and let the current run wait for its end, blocking the caller.
+
+        `.unwrap()` of what it returns is the output, or raises SubtaskUnwrapError.
+        """
+        locked = lock_to_version(options)
+        handle = default_client.run_blocking(self._task.trigger_flow(payload, locked))
+        results = block_for_outcome(partial(runs_wait, [handle.id]), what=_AND_WAIT)
+        return make_result(results[0], self._task.parse_output)
+
+
+_AND_WAIT = "trigger_and_wait"
 
 #: Any task, whatever it takes and returns.
 AnyTask = Task[Never, object]

@@ -5,14 +5,13 @@ of it: the signal is raised inside the task as `RunCanceled` or `RunTimedOut`. A
 frame is from somebody else, and ends the process as it ends any.
 """
 
+import asyncio
 import atexit
 import os
-import signal
 import socket
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import copy_context
 from datetime import UTC, datetime
-from types import FrameType
 from typing import cast
 
 from runwell.core.errors import (
@@ -20,31 +19,27 @@ from runwell.core.errors import (
     ErrorCode,
     InternalError,
     InvalidPayloadError,
-    RunCanceled,
-    RunStopped,
-    RunTimedOut,
     TaskRunError,
 )
 from runwell.core.payloads import STORE_TYPE, Json, decode_packet
 from runwell.core.protocol import DequeuedRun
+from runwell.core.waits import Wait, WaitOutcome
 from runwell.sdk.logger import LogThreshold, is_logged
 from runwell.sdk.project import ImportedTasks
 from runwell.sdk.runtime import LogLevel, RunContext, activate
 from runwell.sdk.task import AnyTask
 from runwell.worker.async_runs import AsyncRuns
 from runwell.worker.capture import Capture, OutputPipe, clean_attributes
+from runwell.worker.child_waits import ChildWaits
 from runwell.worker.failures import describe_bad_output, describe_exception
+from runwell.worker.inbox import Inbox
 from runwell.worker.large_packets import StoredPayloadError, fetch_payload
 from runwell.worker.limits import memory_limit, stop_hard_above
 from runwell.worker.messages import (
     FAIL,
     RUN,
-    STOP,
     STOPPED,
-    TIMED_OUT,
     Failure,
-    Frame,
-    FrameReader,
     RunOrder,
     Surroundings,
     complete_frame,
@@ -52,6 +47,7 @@ from runwell.worker.messages import (
     read_run,
 )
 from runwell.worker.records import now
+from runwell.worker.stop_signal import StopSignal
 
 
 class Child:
@@ -76,11 +72,11 @@ class Child:
         self._surroundings = surroundings
         self._log_level: LogThreshold = log_level
         self._may_retry = imported.config.may_retry_in(surroundings.environment.type)
-        self._frames = FrameReader()
-        self._waiting: list[Frame] = []
+        self._inbox = Inbox(connection)
+        self._waits = ChildWaits(self._inbox)
         self._folder = os.getcwd()  # noqa: PTH109 (a text is all that chdir needs)
         self._pid = os.getpid()
-        self._stop = _StopSignal(connection, self._frames, self._waiting)
+        self._stop = StopSignal(self._inbox)
         tasks = imported.catalog.tasks.values()
         # Made ahead, while the process waits for its run.
         self._async_runs = (
@@ -116,21 +112,17 @@ class Child:
         if not order.keep and self._async_runs is not None:
             self._async_runs.close()
         self._capture.flush()
-        self._connection.sendall(answer)
+        self._waits.end()
+        self._inbox.send(answer)
         return order
 
     def _next_order(self) -> RunOrder | None:
-        while True:
-            while self._waiting:
-                kind, body = self._waiting.pop(0)
-                if kind == RUN:
-                    return read_run(body)
-                # Too late: the run it was for has ended. Its signal comes, or has come, as well.
-                self._stop.expect_stale_signal()
-            data = self._connection.recv(262_144)
-            if not data:
-                return None
-            self._waiting += self._frames.feed(data)
+        while (found := self._inbox.next_order()) is not None:
+            if found.kind == RUN:
+                return read_run(found.body)
+            # Too late: the run it was for has ended. Its signal comes, or has come, as well.
+            self._stop.expect_stale_signal()
+        return None
 
     def _execute(self, order: RunOrder) -> bytes:
         try:
@@ -174,7 +166,7 @@ class Child:
                 started_at=datetime.fromtimestamp(order.started_at, UTC),
             )
 
-        return _ChildRuntime(make_context, self._pipe, self._log_level)
+        return _ChildRuntime(make_context, self._pipe, self._log_level, self._waits)
 
     def _call(self, task: AnyTask, payload: object, runtime: "_ChildRuntime") -> object:
         with activate(runtime):
@@ -199,12 +191,17 @@ class _ChildRuntime:
     """The seam to the SDK: where `logger` writes while a run is active."""
 
     def __init__(
-        self, make_context: Callable[[], RunContext], pipe: OutputPipe, log_level: LogThreshold
+        self,
+        make_context: Callable[[], RunContext],
+        pipe: OutputPipe,
+        log_level: LogThreshold,
+        waits: ChildWaits,
     ) -> None:
         self._make_context = make_context
         self._ctx: RunContext | None = None
         self._pipe = pipe
         self._log_level: LogThreshold = log_level
+        self._waits = waits
 
     @property
     def ctx(self) -> RunContext:
@@ -218,66 +215,13 @@ class _ChildRuntime:
         if is_logged(level, self._log_level):
             self._pipe.write_line(level, message, clean_attributes(attributes))
 
+    def begin_wait(self, wait: Wait) -> asyncio.Future[WaitOutcome]:
+        """A coroutine of the run waits."""
+        return self._waits.begin(wait)
 
-class _StopSignal:
-    """Turns the supervisor's wish that a run stops into an exception inside of the task."""
-
-    def __init__(
-        self, connection: socket.socket, frames: FrameReader, waiting: list[Frame]
-    ) -> None:
-        self._connection = connection
-        self._frames = frames
-        self._waiting = waiting
-        self._stale_signals = 0
-        self._is_running = False
-        self._async_runs: AsyncRuns | None = None
-        self.was_raised = False
-
-    def listen(self) -> None:
-        """Take SIGTERM from here on."""
-        signal.signal(signal.SIGTERM, self._on_signal)
-
-    def expect_stale_signal(self) -> None:
-        """A STOP frame came after the end of its run: its SIGTERM means nothing."""
-        self._stale_signals += 1
-
-    def begin(self, async_runs: AsyncRuns | None) -> None:
-        """The task's code runs from here on."""
-        self._async_runs = async_runs
-        self._is_running = True
-
-    def end(self) -> None:
-        """The task's code has ended."""
-        self._is_running = False
-
-    def _on_signal(self, number: int, _: FrameType | None) -> None:
-        stop = self._read_stop()
-        if stop is None and self._stale_signals:
-            self._stale_signals -= 1
-        elif stop is None:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        elif self._is_running:
-            self.was_raised = True
-            if self._async_runs is not None:
-                self._async_runs.stop(stop)
-            else:
-                raise stop
-
-    def _read_stop(self) -> RunStopped | None:
-        try:
-            data = self._connection.recv(4096, socket.MSG_DONTWAIT)
-        except OSError:
-            return None
-        stop: RunStopped | None = None
-        for found in self._frames.feed(data):
-            if found.kind != STOP:
-                self._waiting.append(found)
-            elif found.body.decode() == TIMED_OUT:
-                stop = RunTimedOut("the run exceeded its max duration")
-            else:
-                stop = RunCanceled("the run was canceled")
-        return stop
+    def wait(self, wait: Wait) -> WaitOutcome:
+        """A blocking caller waits."""
+        return self._waits.wait(wait)
 
 
 class _KnownError(Exception):

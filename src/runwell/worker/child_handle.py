@@ -98,6 +98,11 @@ class ChildHandle:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(self.pid, signal.SIGTERM)
 
+    def tell(self, message: bytes) -> None:
+        """Send a frame about its run."""
+        if not self.has_ended:
+            self._send(message)
+
     def kill(self) -> None:
         """End the process and all of its group."""
         if self.has_ended:

@@ -58,6 +58,8 @@ class RunController:
         self.started_at: float | None = None
         self.wish: Wish | None = None
         self.was_killed_for_grace = False
+        self._waited_seconds = 0.0
+        self._blocked_at: float | None = None
 
     def start(self, instant: float) -> StartReport:
         """Its process has it."""
@@ -65,6 +67,29 @@ class RunController:
         return StartReport.model_construct(
             run_id=self.run.run_id, snapshot_id=self.run.snapshot_id, started_at=_aware(instant)
         )
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether it waits and can do nothing else."""
+        return self._blocked_at is not None
+
+    def block(self, instant: float) -> None:
+        """It waits from here on."""
+        if self._blocked_at is None:
+            self._blocked_at = instant
+
+    def unblock(self, instant: float) -> None:
+        """It goes on."""
+        if self._blocked_at is not None:
+            self._waited_seconds += max(0.0, instant - self._blocked_at)
+            self._blocked_at = None
+
+    def active_seconds(self, instant: float) -> float:
+        """How long it has run without its waits (docs `runs/max-duration.md`)."""
+        waited = self._waited_seconds
+        if self._blocked_at is not None:
+            waited += max(0.0, instant - self._blocked_at)
+        return max(0.0, instant - self._started_at(instant) - waited)
 
     def want(self, wish: Wish) -> bool:
         """Note that it is to stop; False when something stronger was wanted before."""
@@ -85,7 +110,7 @@ class RunController:
             output=completion.output,
             started_at=_aware(started_at),
             finished_at=_aware(finished_at),
-            duration_ms=_milliseconds(finished_at - started_at),
+            duration_ms=_milliseconds(self.active_seconds(finished_at)),
         )
         return Ending(report=report, result="completed", duration_seconds=finished_at - started_at)
 
@@ -158,7 +183,7 @@ class RunController:
             skip_retrying=skip_retrying,
             started_at=_aware(started_at),
             finished_at=_aware(instant),
-            duration_ms=_milliseconds(instant - started_at),
+            duration_ms=_milliseconds(self.active_seconds(instant)),
         )
         return Ending(
             report=report, result="failed", error=error, duration_seconds=instant - started_at

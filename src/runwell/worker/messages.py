@@ -8,7 +8,7 @@ import json
 import struct
 from typing import NamedTuple, cast
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from runwell.core.errors import TaskRunError
 from runwell.core.payloads import Json
@@ -18,6 +18,7 @@ from runwell.core.protocol import (
     ProjectContext,
     WorkerMetadata,
 )
+from runwell.core.waits import Wait
 
 _HEAD = struct.Struct(">I")
 _RUN_HEAD = struct.Struct(">dB")
@@ -27,11 +28,13 @@ _FINISHED_HEAD = struct.Struct(">dB")
 HELLO = b"H"
 RUN = b"R"
 STOP = b"S"
+RESULT = b"A"
 # Child to supervisor.
 READY = b"r"
 COMPLETE = b"c"
 FAIL = b"f"
 STOPPED = b"s"
+WAIT = b"w"
 REFUSE = b"x"
 # Zygote to supervisor, once; then between them, in both directions.
 MANIFEST = b"m"
@@ -148,6 +151,17 @@ class Failure(_Message):
     skip_retrying: bool = False
     is_spent: bool = False
     finished_at: float
+
+
+class WaitOrder(_Message):
+    """The body of a WAIT frame: waits that the run begins, and waits that it gave up.
+
+    With `is_blocked` it can do nothing until one of its waits is complete.
+    """
+
+    waits: list[Wait] = Field(default_factory=list[Wait])
+    forgotten: list[str] = Field(default_factory=list[str])
+    is_blocked: bool = False
 
 
 class Problem(_Message):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from runwell.core.protocol import DequeuedRun, StartReport
+from runwell.core.waits import WaitOutcome
 from runwell.worker.child_handle import ChildHandle
 from runwell.worker.controller import Ending, RunController, Wish
 from runwell.worker.exits import Circumstances, Exit
@@ -16,10 +17,14 @@ from runwell.worker.messages import (
     CANCELED,
     COMPLETE,
     FAIL,
+    RESULT,
     STOPPED,
     TIMED_OUT,
+    WAIT,
     Failure,
     Frame,
+    WaitOrder,
+    frame,
     read_complete,
     run_frame,
 )
@@ -65,6 +70,10 @@ class RunListener(Protocol):
         """It wrote a line."""
         ...
 
+    def on_wait(self, run: "RunProcess", order: WaitOrder) -> None:
+        """It begins waits."""
+        ...
+
     def on_end(self, run: "RunProcess", ending: Ending) -> None:
         """It is over."""
         ...
@@ -98,6 +107,7 @@ class RunProcess:
         self._loop = asyncio.get_running_loop()
         self._child: ChildHandle | None = None
         self._timers: list[asyncio.TimerHandle] = []
+        self._time_limit: asyncio.TimerHandle | None = None
         self.has_ended = False
         self.lines = LineCollector(
             rules.budget,
@@ -123,6 +133,22 @@ class RunProcess:
         else:
             child.kill()
 
+    def block(self) -> None:
+        """It waits and can do nothing else: its clock stands still."""
+        self.controller.block(now())
+        if self._time_limit is not None:
+            self._time_limit.cancel()
+
+    def unblock(self) -> None:
+        """It goes on."""
+        self.controller.unblock(now())
+        self._set_time_limit()
+
+    def give_result(self, outcome: WaitOutcome) -> None:
+        """A wait of it is complete."""
+        if self._child is not None:
+            self._child.tell(frame(RESULT, outcome.model_dump_json().encode()))
+
     def resume_output(self) -> None:
         """The server has taken lines of it."""
         if self._child is not None:
@@ -141,8 +167,7 @@ class RunProcess:
         order = run_frame(instant, run.model_dump_json(by_alias=True).encode(), keep=keep)
         child.begin(self, self.lines, order)
         self._rules.memory.watch(child.pid, memory_limit(run.machine), self._on_memory)
-        if run.max_duration is not None:
-            self._after(run.max_duration, lambda: self.stop(Wish.TIME_OUT))
+        self._set_time_limit()
         self._listener.on_start(self, report)
 
     def on_homeless(self) -> None:
@@ -154,6 +179,9 @@ class RunProcess:
     def on_frame(self, found: Frame) -> None:
         """It says how the run ended."""
         if self.has_ended:
+            return
+        if found.kind == WAIT:
+            self._listener.on_wait(self, WaitOrder.model_validate_json(found.body))
             return
         is_spent = not self._keep
         if found.kind == COMPLETE:
@@ -199,11 +227,21 @@ class RunProcess:
         self.has_ended = True
         for timer in self._timers:
             timer.cancel()
+        if self._time_limit is not None:
+            self._time_limit.cancel()
         if self._child is not None:
             self._child.finish()
             self._rules.memory.forget(self._child.pid)
             self._child = None
         self._listener.on_end(self, ending)
+
+    def _set_time_limit(self) -> None:
+        if self.run.max_duration is None or self.has_ended:
+            return
+        if self._time_limit is not None:
+            self._time_limit.cancel()
+        left = self.run.max_duration - self.controller.active_seconds(now())
+        self._time_limit = self._loop.call_later(max(left, 0), lambda: self.stop(Wish.TIME_OUT))
 
     def _count_host_loss(self) -> bool:
         losses = self._rules.host_losses

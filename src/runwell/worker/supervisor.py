@@ -25,7 +25,7 @@ from runwell.worker.events import (
 from runwell.worker.heartbeat import Heartbeat
 from runwell.worker.intake import Intake
 from runwell.worker.link import ServerLink
-from runwell.worker.messages import Manifest
+from runwell.worker.messages import Manifest, WaitOrder
 from runwell.worker.outbox import Outbox
 from runwell.worker.reports import Reports
 from runwell.worker.run_process import RunProcess, RunRules
@@ -33,6 +33,7 @@ from runwell.worker.session import Session, leave
 from runwell.worker.settings import WorkerSettings
 from runwell.worker.state_folder import StateFolder
 from runwell.worker.version import IndexedProject, ProjectIndexer, Version
+from runwell.worker.waits import Waits
 
 _HOUSEKEEPING_SECONDS = 10.0
 # Old versions beyond this are let go as soon as they have no runs.
@@ -96,6 +97,9 @@ class Supervisor:
         parts = (self._client, self._link, self._session, self._outbox)
         self._heartbeat = Heartbeat(*parts, self._held, self._reports.unacknowledged)
         self._intake = Intake(*parts, self)
+        self._waits = Waits(
+            self._client, self._link, self._session, self._held, self._intake.note_room
+        )
         try:
             await self._session.connect(self._outbox)
         except BaseException:
@@ -179,7 +183,7 @@ class Supervisor:
         """How many runs may be taken now."""
         if self._is_stopping or self._reports.is_full:
             return 0
-        return max(0, self.settings.capacity - len(self._held))
+        return max(0, self.settings.capacity - len(self._held) + self._waits.blocked)
 
     def usable_versions(self) -> list[str]:
         """The versions whose runs can run here, the current one first."""
@@ -216,6 +220,10 @@ class Supervisor:
             RunLogged(run_id=details.run_id, task_id=details.task_id, level=level, message=message)
         )
 
+    def on_wait(self, run: RunProcess, order: WaitOrder) -> None:
+        """A run begins waits."""
+        self._waits.begin(run, order)
+
     def on_end(self, run: RunProcess, ending: Ending) -> None:
         """A run is over here."""
         details = run.run
@@ -223,6 +231,7 @@ class Supervisor:
             del self._held[details.run_id]
         if not self._held:
             self._all_ended.set()
+        self._waits.end(run)
         self._reports.add_end(run, ending.report)
         run.host.note_end()
         self._tell(
@@ -245,6 +254,8 @@ class Supervisor:
             group.create_task(self._intake.take(), name="intake")
             group.create_task(self._heartbeat.beat(), name="heartbeat")
             group.create_task(self._reports.deliver(), name="reports")
+            group.create_task(self._waits.tell(), name="waits")
+            group.create_task(self._waits.listen(), name="results")
             group.create_task(self._keep_house(), name="housekeeping")
 
     async def _keep_house(self) -> None:

@@ -11,7 +11,7 @@ from runwell.core.waits import (
     WaitAnswer,
     WaitBody,
 )
-from runwell.engine import waitpoints
+from runwell.engine import waiting, waitpoints
 from runwell.server.backend import Backend, resume_topic
 from runwell.server.http import MEGABYTE, Answer, answer, read_model
 from runwell.server.operations import Operation
@@ -23,7 +23,7 @@ async def wait(request: Request, backend: Backend) -> Answer:
     """A run begins waits, and may be blocked by them."""
     environment = await backend.authenticate(request)
     body = await read_model(request, WaitBody, limit=4 * MEGABYTE)
-    begun = await waitpoints.begin_waits(backend.db, environment, body, now=backend.now())
+    begun = await waiting.begin_waits(backend.db, environment, body, now=backend.now())
     if begun.is_blocked or any(isinstance(wait, RunsWait) for wait in body.waits):
         # Slots are free; and runs that were locked for a moment may have been passed over.
         backend.wake_dequeuers([environment.id])

@@ -1,0 +1,85 @@
+"""Runs that wait, on a real platform."""
+
+from collections.abc import Generator
+
+import pytest
+
+from tests.support.platform import Platform, open_session, temporary_platform
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture(scope="module")
+def platform() -> Generator[Platform]:
+    with temporary_platform() as made:
+        yield made
+
+
+async def _run(platform: Platform, task_id: str, payload: object = None) -> object:
+    async with open_session(platform) as session:
+        run = await session.tasks.trigger_and_poll(task_id, payload, poll_interval=0.05, timeout=60)
+        assert run.status == "COMPLETED", run.error
+        return run.output
+
+
+@pytest.mark.parametrize("task_id", ["wait-a-moment", "block-a-moment"])
+async def test_a_run_waits_for_a_length_of_time(platform: Platform, task_id: str) -> None:
+    seconds = await _run(platform, task_id, 0.3)
+    assert isinstance(seconds, float)
+    assert 0.25 <= seconds < 5
+
+
+async def test_an_instant_that_has_passed_is_not_waited_for(platform: Platform) -> None:
+    assert "is in the past" in str(await _run(platform, "wait-until-past"))
+
+
+async def test_children_one_after_the_other(platform: Platform) -> None:
+    assert await _run(platform, "sum-of-squares", [1, 2, 3]) == 14
+
+
+async def test_a_plain_task_waits_for_a_child(platform: Platform) -> None:
+    assert await _run(platform, "blocking-square", 7) == 49
+
+
+async def test_children_and_a_date_at_once(platform: Platform) -> None:
+    assert await _run(platform, "squares-at-once", [3, 1, 2]) == [9, 1, 4]
+
+
+async def test_the_first_of_two_waits_is_enough(platform: Platform) -> None:
+    assert await _run(platform, "first-of-two") == "0.2"
+
+
+async def test_what_else_a_run_does_goes_on_beside_a_wait(platform: Platform) -> None:
+    events = await _run(platform, "work-beside-a-wait")
+    assert events == ["worked 0", "worked 1", "worked 2", "rested"]
+
+
+async def test_a_childs_failure_is_a_value_or_is_raised(platform: Platform) -> None:
+    assert await _run(platform, "see-a-failure", "too late") == {
+        "ok": False,
+        "status": "FAILED",
+        "name": "ValueError",
+        "message": "too late",
+        "unwrapped": "refuse",
+    }
+
+
+async def test_a_recursion_deeper_than_its_queue_is_refused(platform: Platform) -> None:
+    assert await _run(platform, "recurse", 1) == "bottom"
+    assert await _run(platform, "recurse", 2) == "refused"
+
+
+async def test_a_wait_counts_no_duration(platform: Platform) -> None:
+    assert await _run(platform, "wait-with-a-limit") == "waits don't count"
+
+
+async def test_a_waiting_run_is_frozen_and_can_be_canceled(platform: Platform) -> None:
+    async with open_session(platform) as session:
+        run_id = await session.trigger("wait-for-ever")
+
+        async def is_frozen() -> bool:
+            return (await session.runs.retrieve(run_id)).status == "FROZEN"
+
+        await wait_until(is_frozen, "the run is frozen")
+        await session.runs.cancel(run_id)
+        run = await session.runs.poll(run_id)
+        assert run.status == "CANCELED"
