@@ -21,6 +21,7 @@ from runwell._version import __version__
 if TYPE_CHECKING:
     from runwell.client.batching import BatchHandle
     from runwell.client.options import Machine, Queue, RateLimit, Retry, timeout
+    from runwell.client.queues import BlockingQueuePage, QueuePage
     from runwell.client.run_pages import BlockingRunPage, RunPage
     from runwell.client.runs import Run, RunHandle
     from runwell.client.transport import (
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
         TaskPayloadParsedError,
     )
     from runwell.sdk.batch import batch, item
-    from runwell.sdk.client import configure, runs, tasks
+    from runwell.sdk.client import configure, queues, runs, tasks
     from runwell.sdk.config import Config, Retries, define_config
     from runwell.sdk.definitions import queue, task
     from runwell.sdk.idempotency import idempotency_keys
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "runwell.client.batching": ("BatchHandle",),
     "runwell.client.options": ("Machine", "Queue", "RateLimit", "Retry", "timeout"),
+    "runwell.client.queues": ("BlockingQueuePage", "QueuePage"),
     "runwell.client.run_pages": ("BlockingRunPage", "RunPage"),
     "runwell.client.runs": ("Run", "RunHandle"),
     "runwell.client.transport": (
@@ -92,7 +94,7 @@ _MODULES = {
         "TaskPayloadParsedError",
     ),
     "runwell.sdk.batch": ("batch", "item"),
-    "runwell.sdk.client": ("configure", "runs", "tasks"),
+    "runwell.sdk.client": ("configure", "queues", "runs", "tasks"),
     "runwell.sdk.config": ("Config", "Retries", "define_config"),
     "runwell.sdk.definitions": ("queue", "task"),
     "runwell.sdk.idempotency": ("idempotency_keys",),
@@ -114,6 +116,7 @@ __all__ = [
     "AuthenticationError",
     "BadRequestError",
     "BatchHandle",
+    "BlockingQueuePage",
     "BlockingRunPage",
     "Config",
     "ConfigurationError",
@@ -127,6 +130,7 @@ __all__ = [
     "OutOfMemoryError",
     "PermissionDeniedError",
     "Queue",
+    "QueuePage",
     "RateLimit",
     "RateLimitError",
     "RequestOptions",
@@ -154,6 +158,7 @@ __all__ = [
     "item",
     "logger",
     "queue",
+    "queues",
     "runs",
     "tags",
     "task",

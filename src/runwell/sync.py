@@ -6,10 +6,11 @@ A task has its own: `hello.sync.trigger(...)`.
 """
 
 from runwell.sdk.batch import blocking_batch as batch
+from runwell.sdk.client import blocking_queues as queues
 from runwell.sdk.client import blocking_runs as runs
 from runwell.sdk.client import blocking_tasks as tasks
 from runwell.sdk.idempotency import blocking_idempotency_keys as idempotency_keys
 from runwell.sdk.tags import blocking_tags as tags
 from runwell.sdk.wait import blocking_wait as wait
 
-__all__ = ["batch", "idempotency_keys", "runs", "tags", "tasks", "wait"]
+__all__ = ["batch", "idempotency_keys", "queues", "runs", "tags", "tasks", "wait"]

@@ -25,6 +25,7 @@ async def test_a_queue_is_listed_and_retrieved_by_id_task_and_name(database_url:
                 "override": None,
                 "overriddenAt": None,
             },
+            "rateLimits": [],
         }
         assert (custom["name"], custom["type"], custom["concurrencyLimit"]) == ("a/b", "custom", 2)
         assert await served.get(f"/api/v1/queues/{own['id']}") == own

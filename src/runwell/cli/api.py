@@ -7,9 +7,11 @@ from runwell.cli.connection import Connection
 from runwell.client.api import ApiClient
 from runwell.client.options import Retry
 from runwell.client.packets import load_flow
+from runwell.client.queues import QueueFlows
 from runwell.client.transport import Call, ClientSettings, json_body
 from runwell.core.ids import make_request_key
 from runwell.core.payloads import JSON_TYPE, Json
+from runwell.core.queue_schemas import EnvironmentObject, QueueObject
 from runwell.core.schemas import (
     CanceledRun,
     LogLine,
@@ -36,6 +38,7 @@ class Api:
             base_url=connection.url, secret_key=connection.secret_key, retry=_RETRY
         )
         self._client = ApiClient(lambda: settings)
+        self._queues = QueueFlows(self._client)
 
     def trigger(
         self, task_id: str, payload: str | None, options: Mapping[str, Json]
@@ -100,6 +103,40 @@ class Api:
             body=json_body({"delay": delay}),
         )
         return self._client.run_blocking(self._client.ask(call, RunObject))
+
+    def list_queues(self) -> Iterator[QueueObject]:
+        """All queues, by their names."""
+        number, last = 1, 1
+        while number <= last:
+            flow = self._queues.list_flow(number, _PAGE_SIZE, None)
+            page = self._client.run_blocking(flow)
+            yield from page.data
+            number, last = number + 1, page.pagination.total_pages
+
+    def set_queue_paused(self, name: str, *, is_paused: bool) -> QueueObject:
+        """Pause a queue, or resume it."""
+        action = "pause" if is_paused else "resume"
+        return self._client.run_blocking(self._queues.pause_flow(name, None, action, None))
+
+    def limit_queue(self, name: str, limit: int | None) -> QueueObject:
+        """Put another concurrency limit over a queue's own; None lets its own hold again."""
+        flow = (
+            self._queues.reset_flow(name, None, None)
+            if limit is None
+            else self._queues.override_flow(name, None, limit, None)
+        )
+        return self._client.run_blocking(flow)
+
+    def show_environment(self) -> EnvironmentObject:
+        """What the environment runs, and may run."""
+        call = Call(method="GET", path="/api/v1/environment")
+        return self._client.run_blocking(self._client.ask(call, EnvironmentObject))
+
+    def change_environment(self, change: str, body: Mapping[str, object]) -> EnvironmentObject:
+        """Pause the environment, or limit it."""
+        path = f"/api/v1/environment/{change}"
+        call = Call(method="POST", path=path, body=json_body(dict(body)))
+        return self._client.run_blocking(self._client.ask(call, EnvironmentObject))
 
     def read_log(self, run_id: str, after: str | None) -> tuple[list[LogLine], str | None]:
         """All lines of a run after a cursor, and the cursor to read on from."""

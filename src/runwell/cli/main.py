@@ -14,6 +14,7 @@ from runwell.cli.dev import dev
 from runwell.cli.env import env
 from runwell.cli.init import init
 from runwell.cli.output import print_error
+from runwell.cli.queues import queues
 from runwell.cli.runs import runs
 from runwell.cli.serve import server, worker
 from runwell.cli.trigger import trigger
@@ -68,7 +69,7 @@ def main() -> None:
     """
 
 
-for _command in (init, dev, trigger, runs, env, server, worker):
+for _command in (init, dev, trigger, runs, queues, env, server, worker):
     main.add_command(_command)
 
 

@@ -22,6 +22,14 @@ class QueueConcurrency(ApiModel):
     overridden_at: datetime | None
 
 
+class RateLimitObject(ApiModel):
+    """At most `limit` starts in any window: of the queue, or of each of its keys."""
+
+    limit: int
+    window_seconds: int
+    per: Literal["queue", "key"]
+
+
 class QueueObject(ApiModel):
     """A queue. `name` is that of a custom queue, and the task's id for the own queue of a task.
 
@@ -37,6 +45,7 @@ class QueueObject(ApiModel):
     paused: bool
     concurrency_limit: int | None
     concurrency: QueueConcurrency | None = None
+    rate_limits: list[RateLimitObject] = Field(default_factory=list[RateLimitObject])
 
 
 class NumberedPagination(ApiModel):

@@ -5,13 +5,13 @@ then its subqueues. A dequeue passes over a subqueue that is being changed, and 
 waits for the dequeue that has it: so when a pause has answered, every later dequeue sees it.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
 from runwell.core.errors import RequestError
-from runwell.core.protocol import clean_queue_name, task_queue_name
+from runwell.core.protocol import RateLimitManifest, clean_queue_name, task_queue_name
 from runwell.engine import queues
 from runwell.engine.db import Database, Row, Transaction
 from runwell.engine.environments import Environment
@@ -50,6 +50,7 @@ class Queue:
     base_limit: int | None
     limit_override: int | None
     overridden_at: datetime | None
+    rate_limits: list[RateLimitManifest]
 
     @property
     def concurrency_limit(self) -> int | None:
@@ -191,4 +192,15 @@ def _queue(row: Row) -> Queue:
         base_limit=row["concurrency_limit"],
         limit_override=row["concurrency_limit_override"],
         overridden_at=row["overridden_at"],
+        rate_limits=[*_rate_limits(row)],
     )
+
+
+def _rate_limits(row: Row) -> Iterator[RateLimitManifest]:
+    columns: list[tuple[Literal["queue", "key"], str]] = [("queue", ""), ("key", "key_")]
+    for per, prefix in columns:
+        limit, window = row[f"{prefix}rate_limit"], row[f"{prefix}rate_window"]
+        if limit is not None:
+            yield RateLimitManifest(
+                limit=limit, window_seconds=round(window.total_seconds()), per=per
+            )

@@ -1,10 +1,11 @@
-"""The client that `runs`, `tasks` and `.trigger()` use by default, and `configure` for it."""
+"""The client that `runs`, `tasks` and others use by default, and `configure` for it."""
 
 from dataclasses import replace
 
 from runwell.client.api import ApiClient
 from runwell.client.management import BlockingTasks, Tasks
 from runwell.client.options import Retry, read_duration
+from runwell.client.queues import BlockingQueues, Queues
 from runwell.client.runs import BlockingRuns, Runs
 from runwell.client.transport import ClientSettings, check_url, read_environment
 from runwell.core.timing import Duration
@@ -55,7 +56,9 @@ def current_settings() -> ClientSettings:
 
 
 default_client = ApiClient(current_settings)
+queues = Queues(default_client)
 runs = Runs(default_client)
 tasks = Tasks(default_client)
+blocking_queues = BlockingQueues(default_client)
 blocking_runs = BlockingRuns(default_client)
 blocking_tasks = BlockingTasks(default_client)

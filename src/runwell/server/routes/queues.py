@@ -17,6 +17,7 @@ from runwell.core.queue_schemas import (
     QueueConcurrency,
     QueueList,
     QueueObject,
+    RateLimitObject,
     ResetBody,
 )
 from runwell.engine import environments, queue_settings
@@ -172,6 +173,10 @@ def _queue_object(queue: Queue) -> QueueObject:
             override=queue.limit_override,
             overridden_at=queue.overridden_at,
         ),
+        rate_limits=[
+            RateLimitObject(limit=rate.limit, window_seconds=rate.window_seconds, per=rate.per)
+            for rate in queue.rate_limits
+        ],
     )
 
 
