@@ -1,8 +1,9 @@
 """Telling the server what happened to runs: as few calls as can be, and nothing lost on the way.
 
 One call is under way at most, and the next one carries all that gathered meanwhile: alone, a result
-goes out at once; under load, one call carries dozens. A start is held back for a moment, because
-most short runs have ended by then and need no report of it.
+goes out at once; under load, one call carries dozens, and where processors are short results wait a
+moment for company. A start is held back for a moment, because most short runs have ended by then
+and need no report of it.
 """
 
 import asyncio
@@ -24,6 +25,7 @@ from runwell.core.protocol import (
     RunReport,
     StartReport,
 )
+from runwell.worker.contention import Contention
 from runwell.worker.controller import EndReport
 from runwell.worker.events import OutboxFull, ReportRefused, WorkerEvent
 from runwell.worker.large_packets import LargeOutputs
@@ -34,6 +36,7 @@ from runwell.worker.session import Session
 
 _START_SECONDS = 0.01
 _LINES_SECONDS = 0.05
+_GATHER_SECONDS = 0.01
 # What one call carries at most, but for a single report that is larger by itself.
 _MAX_BATCH_BYTES = 4 * 1024 * 1024
 _MAX_BATCH_REPORTS = 1000
@@ -58,6 +61,7 @@ class Reports:
         outbox: Outbox,
         session: Session,
         tell: Callable[[WorkerEvent], None],
+        contention: Contention,
     ) -> None:
         self._client = client
         self._link = link
@@ -65,6 +69,8 @@ class Reports:
         self._outbox = outbox
         self._session = session
         self._tell = tell
+        self._contention = contention
+        self._last_ends = 0
         self._starts: dict[RunProcess, StartReport] = {}
         self._with_lines: dict[RunProcess, None] = {}
         self._ends: deque[tuple[object, _Item]] = deque()
@@ -116,7 +122,8 @@ class Reports:
         if self._outbox.is_full and not self._was_full:
             self._was_full = True
             self._tell(OutboxFull(size_bytes=self._outbox.waiting_bytes))
-        self._send_within(0)
+        is_gathering = self._last_ends > 1 and self._contention.is_high
+        self._send_within(_GATHER_SECONDS if is_gathering else 0)
 
     async def deliver(self) -> None:
         """Send whatever is there, for ever."""
@@ -177,6 +184,7 @@ class Reports:
             run, item = self._ends.popleft()
             ending[run] = item
             size += item.size
+        self._last_ends = len(ending)
         batch = self._collect_starts(ending)
         size += _START_BYTES * len(batch)
         for run in [*self._with_lines]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from runwell.client.workers import WorkerClient
 from runwell.core.protocol import DequeuedRun, RegisterBody, StartReport
+from runwell.worker.contention import Contention
 from runwell.worker.controller import Ending, Wish
 from runwell.worker.events import (
     ImportProblems,
@@ -93,10 +94,13 @@ class Supervisor:
         self._folder = StateFolder.open(settings.state_folder)
         self._outbox = Outbox(self._folder.path / "outbox", settings.outbox_bytes)
         self._session = Session(settings, self._client, self._link, self._folder, self._tell)
-        self._reports = Reports(self._client, self._link, self._outbox, self._session, self._tell)
+        contention = self._contention = Contention()
+        self._reports = Reports(
+            self._client, self._link, self._outbox, self._session, self._tell, contention
+        )
         parts = (self._client, self._link, self._session, self._outbox)
         self._heartbeat = Heartbeat(*parts, self._held, self._reports.unacknowledged)
-        self._intake = Intake(*parts, self)
+        self._intake = Intake(*parts, self, contention)
         self._waits = Waits(
             self._client, self._link, self._session, self._held, self._intake.note_room
         )
@@ -159,6 +163,7 @@ class Supervisor:
         await asyncio.gather(*(version.close() for version in self._versions.values()))
         await self._say_farewell()
         self._rules.memory.close()
+        self._contention.close()
         self._outbox.close()
         self._folder.close()
         self._stopped.set()
@@ -183,7 +188,11 @@ class Supervisor:
         """How many runs may be taken now."""
         if self._is_stopping or self._reports.is_full:
             return 0
-        return max(0, self.settings.capacity - len(self._held) + self._waits.blocked)
+        return max(0, self.settings.capacity - self._working)
+
+    def is_half_empty(self) -> bool:
+        """Whether so few are running that it is high time for more."""
+        return self._working <= self.settings.capacity // 2
 
     def usable_versions(self) -> list[str]:
         """The versions whose runs can run here, the current one first."""
@@ -193,6 +202,11 @@ class Supervisor:
         """These are ours now."""
         for run in runs:
             self._take_run(run)
+
+    @property
+    def _working(self) -> int:
+        # A run that waits gives its place to another one.
+        return len(self._held) - self._waits.blocked
 
     # What runs tell.
 
