@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import os
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, assert_never, cast
 
@@ -17,6 +18,7 @@ from runwell.core.errors import TaskRunError, serialize_error
 from runwell.worker import events
 from runwell.worker.events import WorkerEvent
 from runwell.worker.messages import Problem
+from runwell.worker.records import now
 from runwell.worker.settings import WorkerSettings
 
 _SHOWN_TASKS = 8
@@ -206,7 +208,13 @@ def describe_error(error: TaskRunError) -> str:
 
 
 def _moment() -> str:
-    return datetime.now(UTC).astimezone().strftime("%H:%M:%S ")
+    return _moment_of(int(now()))
+
+
+@lru_cache(maxsize=1)
+def _moment_of(second: int) -> str:
+    # The time zone's file is looked at each time, and a busy worker prints hundreds of lines.
+    return datetime.fromtimestamp(second, UTC).astimezone().strftime("%H:%M:%S ")
 
 
 def _event_json(event: WorkerEvent) -> dict[str, object]:

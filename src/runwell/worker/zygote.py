@@ -44,6 +44,8 @@ from runwell.worker.rehearsal import rehearse
 
 # Exit code of a child whose own machinery failed (EX_SOFTWARE).
 _BROKEN = 70
+# So many children are forked at once before the supervisor hears of them.
+_LITTER = 4
 
 
 class Zygote:
@@ -107,58 +109,61 @@ class Zygote:
             case {"type": "surroundings", "surroundings": given}:
                 self._surroundings = Surroundings.model_validate(given)
             case {"type": "fork", "count": int(count)}:
-                for _ in range(count):
-                    self._make_child()
+                while count > 0:
+                    self._make_children(min(count, _LITTER))
                     self._reap()
+                    count -= _LITTER
             case _:
                 raise ValueError(f"an order that no zygote knows: {order}")
 
-    def _make_child(self) -> None:
+    def _make_children(self, count: int) -> None:
+        channels: list[_Channel] = []
         try:
-            ours, theirs = socket.socketpair()
-            out_reader, out_writer = os.pipe()
-            err_reader, err_writer = os.pipe()
-            shared = make_shared_memory()
-            descriptors = (theirs.fileno(), out_writer, err_writer, shared)
-            pid = self._spawn(ours, descriptors) if self._is_spawning else os.fork()
+            while len(channels) < count:
+                channels.append(_Channel())
+            # Each fork has the parent copy again what it writes to: so nothing else in between.
+            for channel in channels:
+                pid = self._spawn(channel) if self._is_spawning else os.fork()
+                if pid == 0:
+                    self._become_child(channel, channels)
+                channel.pid = pid
         except OSError as error:
-            self._tell({"type": "fork-failed", "message": f"{error.strerror or error}"})
-            return
-        if pid == 0:
-            ours.close()
-            os.close(out_reader)
-            os.close(err_reader)
-            self._become_child(theirs, out_writer, err_writer, shared)
-        self._children.add(pid)
-        socket.send_fds(
-            self._control,
-            [control_frame({"type": "child", "pid": pid})],
-            [ours.fileno(), out_reader, err_reader, shared],
-        )
-        ours.close()
-        theirs.close()
-        for fd in (out_reader, out_writer, err_reader, err_writer, shared):
-            os.close(fd)
+            for _ in range(count - sum(channel.pid > 0 for channel in channels)):
+                self._tell({"type": "fork-failed", "message": f"{error.strerror or error}"})
+        for channel in channels:
+            if channel.pid:
+                self._children.add(channel.pid)
+                message = control_frame({"type": "child", "pid": channel.pid})
+                socket.send_fds(self._control, [message], channel.ours)
+            channel.close()
 
-    def _spawn(self, ours: socket.socket, descriptors: tuple[int, ...]) -> int:
-        pid = spawn_child(self._folder, self._content_hash, descriptors)
+    def _spawn(self, channel: "_Channel") -> int:
+        pid = spawn_child(self._folder, self._content_hash, channel.theirs)
         assert self._surroundings is not None
-        ours.sendall(frame(HELLO, self._surroundings.model_dump_json(by_alias=True).encode()))
+        channel.send(frame(HELLO, self._surroundings.model_dump_json(by_alias=True).encode()))
         return pid
 
-    def _become_child(self, theirs: socket.socket, *output: int) -> NoReturn:
+    def _become_child(self, channel: "_Channel", channels: "list[_Channel]") -> NoReturn:
         code = _BROKEN
         try:
             begin_child(self._pid)
+            for other in channels:
+                other.close_ours() if other is channel else other.close()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._control.close()
             os.close(self._wake_reader)
             os.close(self._wake_writer)
+            connection, *output = channel.theirs
             pipe = self._capture.open(*output)
             assert self._surroundings is not None
             child = Child(
-                theirs, self._capture, pipe, self._imported, self._surroundings, self._log_level
+                socket.socket(fileno=connection),
+                self._capture,
+                pipe,
+                self._imported,
+                self._surroundings,
+                self._log_level,
             )
             code = child.serve()
         # Whatever it is, it must not return into the loop of the parent.
@@ -205,6 +210,45 @@ class Zygote:
         if os.getpgrp() == self._pid:
             # What the import has started and left running is in our own group, as we are.
             os.killpg(self._pid, signal.SIGKILL)
+
+
+class _Channel:
+    """What a child talks through, as plain descriptors: a socket, two output pipes, a memory."""
+
+    def __init__(self) -> None:
+        """Raises OSError, and leaves nothing open, when there are no descriptors left."""
+        self.pid = 0
+        made: list[int] = []
+        try:
+            made += (end.detach() for end in socket.socketpair())
+            made += os.pipe()
+            made += os.pipe()
+            made.append(make_shared_memory())
+        except OSError:
+            for fd in made:
+                os.close(fd)
+            raise
+        ours, theirs, out_reader, out_writer, err_reader, err_writer, shared = made
+        #: The supervisor's ends.
+        self.ours = [ours, out_reader, err_reader, shared]
+        #: The child's ends.
+        self.theirs = (theirs, out_writer, err_writer, shared)
+
+    def send(self, data: bytes) -> None:
+        """Write to the child's socket, for the supervisor."""
+        os.write(self.ours[0], data)
+
+    def close(self) -> None:
+        """Close all descriptors."""
+        for fd in self.ours:
+            os.close(fd)
+        for fd in self.theirs[:3]:
+            os.close(fd)
+
+    def close_ours(self) -> None:
+        """In the child: close the supervisor's ends."""
+        for fd in self.ours[:3]:
+            os.close(fd)
 
 
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
