@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from runwell.client.queues import BlockingQueuePage, QueuePage
     from runwell.client.run_pages import BlockingRunPage, RunPage
     from runwell.client.runs import Run, RunHandle
+    from runwell.client.schedule_pages import BlockingSchedulePage, SchedulePage
     from runwell.client.transport import (
         ApiAnswerError,
         ApiConnectionError,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
         RunwellError,
         TaskPayloadParsedError,
     )
+    from runwell.core.schedules import ScheduledPayload, ScheduleObject
     from runwell.sdk.batch import batch, item
     from runwell.sdk.client import configure, queues, runs, tasks
     from runwell.sdk.config import Config, Retries, define_config
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from runwell.sdk.idempotency import idempotency_keys
     from runwell.sdk.logger import logger
     from runwell.sdk.runtime import RunContext
+    from runwell.sdk.schedules import Cron, schedules
     from runwell.sdk.subtasks import Failed, Ok, SubtaskError, SubtaskUnwrapError
     from runwell.sdk.tags import tags
     from runwell.sdk.task import Task
@@ -68,6 +71,7 @@ _MODULES = {
     "runwell.client.queues": ("BlockingQueuePage", "QueuePage"),
     "runwell.client.run_pages": ("BlockingRunPage", "RunPage"),
     "runwell.client.runs": ("Run", "RunHandle"),
+    "runwell.client.schedule_pages": ("BlockingSchedulePage", "SchedulePage"),
     "runwell.client.transport": (
         "ApiAnswerError",
         "ApiConnectionError",
@@ -93,6 +97,7 @@ _MODULES = {
         "RunwellError",
         "TaskPayloadParsedError",
     ),
+    "runwell.core.schedules": ("ScheduledPayload", "ScheduleObject"),
     "runwell.sdk.batch": ("batch", "item"),
     "runwell.sdk.client": ("configure", "queues", "runs", "tasks"),
     "runwell.sdk.config": ("Config", "Retries", "define_config"),
@@ -100,6 +105,7 @@ _MODULES = {
     "runwell.sdk.idempotency": ("idempotency_keys",),
     "runwell.sdk.logger": ("logger",),
     "runwell.sdk.runtime": ("RunContext",),
+    "runwell.sdk.schedules": ("Cron", "schedules"),
     "runwell.sdk.subtasks": ("Failed", "Ok", "SubtaskError", "SubtaskUnwrapError"),
     "runwell.sdk.tags": ("tags",),
     "runwell.sdk.task": ("Task",),
@@ -118,9 +124,11 @@ __all__ = [
     "BatchHandle",
     "BlockingQueuePage",
     "BlockingRunPage",
+    "BlockingSchedulePage",
     "Config",
     "ConfigurationError",
     "ConflictError",
+    "Cron",
     "Failed",
     "InternalServerError",
     "InvalidPayloadError",
@@ -144,6 +152,9 @@ __all__ = [
     "RunStopped",
     "RunTimedOut",
     "RunwellError",
+    "ScheduleObject",
+    "SchedulePage",
+    "ScheduledPayload",
     "SubtaskError",
     "SubtaskUnwrapError",
     "Task",
@@ -160,6 +171,7 @@ __all__ = [
     "queue",
     "queues",
     "runs",
+    "schedules",
     "tags",
     "task",
     "tasks",

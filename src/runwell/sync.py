@@ -1,6 +1,6 @@
 """The blocking twins of Runwell's functions, for Django, Flask, scripts and plain `def` tasks.
 
-    from runwell.sync import batch, runs, tasks
+    from runwell.sync import batch, runs, schedules, tasks
 
 A task has its own: `hello.sync.trigger(...)`.
 """
@@ -10,7 +10,8 @@ from runwell.sdk.client import blocking_queues as queues
 from runwell.sdk.client import blocking_runs as runs
 from runwell.sdk.client import blocking_tasks as tasks
 from runwell.sdk.idempotency import blocking_idempotency_keys as idempotency_keys
+from runwell.sdk.schedules import blocking_schedules as schedules
 from runwell.sdk.tags import blocking_tags as tags
 from runwell.sdk.wait import blocking_wait as wait
 
-__all__ = ["batch", "idempotency_keys", "queues", "runs", "tags", "tasks", "wait"]
+__all__ = ["batch", "idempotency_keys", "queues", "runs", "schedules", "tags", "tasks", "wait"]

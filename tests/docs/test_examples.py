@@ -13,6 +13,7 @@ import pytest
 from runwell.cli.main import main
 from tests.docs.examples import Page, list_pages
 from tests.support.processes import ServerProcess, WorkerProcess
+from tests.support.waiting import wait_until_sync
 
 PAGES = list_pages()
 WITH_PYTHON = [page for page in PAGES if any(block.language == "python" for block in page.blocks)]
@@ -73,6 +74,8 @@ def test_the_programs_of_a_page_do_what_it_says(
         key = server.secret_key
         worker = WorkerProcess(tmp_path / "worker", folder, url=server.url, secret_key=key)
         try:
+            # Schedules can be attached to tasks that the server knows.
+            wait_until_sync(lambda: bool(worker.task_processes), "the worker is there", timeout=30)
             for program in page.programs:
                 printed = run_python(
                     folder, program.title, TRIGGER_API_URL=server.url, TRIGGER_SECRET_KEY=key

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import assert_type
 
+from runwell.core.schedules import ScheduledPayload
 from runwell.sdk.definitions import task
 from runwell.sdk.runtime import RunContext
+from runwell.sdk.schedules import Cron, schedules
 from runwell.sdk.task import Task
 
 
@@ -84,3 +86,29 @@ assert_type(blocking_bare, Task[None, None])
 assert_type(blocking_default, Task[int | None, int])
 assert_type(blocking_context, Task[None, str])
 assert_type(blocking_default_and_context, Task[int | None, int])
+
+
+@schedules.task(id="s", cron="0 9 * * *")
+async def scheduled(payload: ScheduledPayload) -> int:
+    return payload.timestamp.year
+
+
+@schedules.task(id="t", cron=Cron("0 9 * * *", timezone="Europe/Berlin", spread="10m"))
+def scheduled_with_both(payload: ScheduledPayload, ctx: RunContext) -> str:
+    return ctx.run.id
+
+
+@schedules.task(id="u")
+async def scheduled_bare() -> bool:
+    return True
+
+
+@schedules.task(id="v")
+def scheduled_context(ctx: RunContext) -> bytes:
+    return ctx.run.id.encode()
+
+
+assert_type(scheduled, Task[ScheduledPayload, int])
+assert_type(scheduled_with_both, Task[ScheduledPayload, str])
+assert_type(scheduled_bare, Task[None, bool])
+assert_type(scheduled_context, Task[None, bytes])

@@ -58,6 +58,13 @@ class ScheduledPayload(BaseModel):
     None for the first; `upcoming` the next five, all of them aware, in UTC. `timezone` is the zone
     that the schedule is in: `payload.timestamp.astimezone(ZoneInfo(payload.timezone))` is the time
     there.
+
+    Example:
+        >>> from datetime import UTC, datetime
+        >>> from runwell import ScheduledPayload
+        >>> midnight = datetime(2026, 3, 1, tzinfo=UTC)
+        >>> ScheduledPayload(timestamp=midnight, schedule_id="sched_1234").timezone
+        'UTC'
     """
 
     model_config = ConfigDict(
@@ -111,7 +118,13 @@ class ScheduleEnvironment(_WireModel):
 
 
 class ScheduleObject(_WireModel):
-    """A schedule; what has no value is left out. `next_run` is when a run is triggered next."""
+    """A schedule; what has no value is left out. `next_run` is when a run is triggered next.
+
+    Example:
+        >>> from runwell import ScheduleObject
+        >>> def show(schedule: ScheduleObject) -> None:
+        ...     print(schedule.task, schedule.generator.description, schedule.next_run)
+    """
 
     id: str
     type: ScheduleType

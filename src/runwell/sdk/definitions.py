@@ -137,7 +137,33 @@ def task(
         >>> greet.id
         'greet'
     """
-    options = TaskOptions(
+    return TaskDecorator(
+        read_task_options(
+            id=id,
+            retry=retry,
+            queue=queue,
+            machine=machine,
+            max_duration=max_duration,
+            ttl=ttl,
+            description=description,
+            keep_process=keep_process,
+        )
+    )
+
+
+def read_task_options(
+    *,
+    id: str,  # noqa: A002 (the name of the platform's documentation)
+    retry: Retry | None,
+    queue: Queue | None,
+    machine: MachineOption | None,
+    max_duration: Duration | None,
+    ttl: Duration | None,
+    description: str | None,
+    keep_process: bool,
+) -> TaskOptions:
+    """The options of a task, read; raises ValueError that names the one that can't be."""
+    return TaskOptions(
         id=_read_task_id(id),
         retry=_read_retry(retry),
         queue=_read_queue(queue),
@@ -147,7 +173,6 @@ def task(
         description=description,
         keep_process=keep_process,
     )
-    return TaskDecorator(options)
 
 
 def queue(

@@ -54,16 +54,21 @@ class Schema:
 class TaskSignature:
     """The parameters and the result of a task's function."""
 
-    def __init__(self, task_id: str, function: TaskFunction) -> None:
+    def __init__(
+        self, task_id: str, function: TaskFunction, payload_type: type[object] | None = None
+    ) -> None:
         self._task_id = task_id
+        self._payload_type = payload_type
         self._function = cast("FunctionType", inspect.unwrap(function))
         self.payload, self.takes_context = _read_parameters(task_id, function)
 
     @cached_property
     def payload_schema(self) -> Schema | None:
         """How a payload is read; None when the task takes none, or gives it no annotation."""
-        if self.payload is None or self.payload.annotation is inspect.Parameter.empty:
+        if self.payload is None:
             return None
+        if self.payload.annotation is inspect.Parameter.empty:
+            return None if self._payload_type is None else Schema(self._payload_type)
         return self._schema(self.payload.name, f"the payload parameter '{self.payload.name}'")
 
     @cached_property

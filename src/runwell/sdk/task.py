@@ -5,7 +5,7 @@ Not about the decorators that make tasks: those are in `definitions.py`.
 
 import inspect
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, Never, TypeVar, Unpack, cast, overload
 
@@ -31,6 +31,7 @@ from runwell.core.protocol import (
     TaskManifest,
     task_queue_name,
 )
+from runwell.core.schedules import ScheduleManifest
 from runwell.core.timing import RetryOptions
 from runwell.sdk.catalog import TaskFunction
 from runwell.sdk.client import default_client
@@ -65,6 +66,17 @@ class TaskOptions:
     ttl: int | None
     description: str | None
     keep_process: bool
+    #: Whether schedules trigger it, and the schedule that it declares.
+    is_scheduled: bool = False
+    schedule: ScheduleManifest | None = None
+    #: The type of a payload whose parameter has no annotation.
+    payload_type: type[object] | None = None
+
+    def with_schedule(
+        self, schedule: ScheduleManifest | None, payload_type: type[object]
+    ) -> "TaskOptions":
+        """The options of a task that schedules trigger."""
+        return replace(self, is_scheduled=True, schedule=schedule, payload_type=payload_type)
 
 
 class Task(Generic[PayloadT_contra, OutputT_co]):
@@ -87,7 +99,7 @@ class Task(Generic[PayloadT_contra, OutputT_co]):
         self.function = function
         self.options = options
         self.is_async = inspect.iscoroutinefunction(function)
-        self._signature = TaskSignature(options.id, function)
+        self._signature = TaskSignature(options.id, function, options.payload_type)
         # The function's own, for pickle, `inspect` and tools that show documentation.
         self.__module__ = function.__module__
         self.__name__: str = function.__name__
@@ -263,6 +275,8 @@ class Task(Generic[PayloadT_contra, OutputT_co]):
             ttl=options.ttl,
             payload_schema=schema.json_schema() if schema else None,
             keep_process=options.keep_process,
+            trigger_source="schedule" if options.is_scheduled else None,
+            schedule=options.schedule,
         )
 
     def __reduce__(self) -> str:

@@ -11,7 +11,17 @@ import time
 from pathlib import Path
 from typing import Literal, TypedDict
 
-from runwell import AbortTaskRunError, Queue, Retry, RunContext, logger, task
+from runwell import (
+    AbortTaskRunError,
+    Cron,
+    Queue,
+    Retry,
+    RunContext,
+    ScheduledPayload,
+    logger,
+    schedules,
+    task,
+)
 
 _POLL_SECONDS = 0.01
 
@@ -151,3 +161,14 @@ def _record(path: str, ctx: RunContext) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.write(descriptor, json.dumps(line).encode() + b"\n")
     os.close(descriptor)
+
+
+@schedules.task(id="scheduled", cron=Cron("0 5 1 1 *", timezone="Europe/Berlin"))
+async def scheduled(payload: ScheduledPayload) -> dict[str, object]:
+    """What a schedule says."""
+    return {
+        "schedule_id": payload.schedule_id,
+        "external_id": payload.external_id,
+        "timezone": payload.timezone,
+        "upcoming": len(payload.upcoming),
+    }
