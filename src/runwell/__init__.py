@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         TaskPayloadParsedError,
     )
     from runwell.core.schedules import ScheduledPayload, ScheduleObject
+    from runwell.sdk.and_wait import BatchResult
     from runwell.sdk.batch import batch, item
     from runwell.sdk.client import configure, queues, runs, tasks
     from runwell.sdk.config import Config, Retries, define_config
@@ -106,6 +107,7 @@ _MODULES = {
     "runwell.sdk.logger": ("logger",),
     "runwell.sdk.runtime": ("RunContext",),
     "runwell.sdk.schedules": ("Cron", "schedules"),
+    "runwell.sdk.and_wait": ("BatchResult",),
     "runwell.sdk.subtasks": ("Failed", "Ok", "SubtaskError", "SubtaskUnwrapError"),
     "runwell.sdk.tags": ("tags",),
     "runwell.sdk.task": ("Task",),
@@ -122,6 +124,7 @@ __all__ = [
     "AuthenticationError",
     "BadRequestError",
     "BatchHandle",
+    "BatchResult",
     "BlockingQueuePage",
     "BlockingRunPage",
     "BlockingSchedulePage",

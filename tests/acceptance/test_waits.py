@@ -44,6 +44,11 @@ async def test_children_and_a_date_at_once(platform: Platform) -> None:
     assert await _run(platform, "squares-at-once", [3, 1, 2]) == [9, 1, 4]
 
 
+async def test_a_batch_is_waited_for_as_one(platform: Platform) -> None:
+    assert await _run(platform, "squares-as-a-batch", [4, 2, 3]) == [16, 4, 9]
+    assert await _run(platform, "blocking-batch", 3) == [9, "no"]
+
+
 async def test_the_first_of_two_waits_is_enough(platform: Platform) -> None:
     assert await _run(platform, "first-of-two") == "0.2"
 

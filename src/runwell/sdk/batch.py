@@ -17,6 +17,7 @@ from runwell.client.transport import Flow, RequestOptions
 from runwell.client.triggering import TriggerOptions
 from runwell.core.payloads import Json
 from runwell.core.schemas import BatchObject
+from runwell.sdk.and_wait import BatchResult, batch_and_block, batch_and_wait
 from runwell.sdk.client import default_client
 from runwell.sdk.task import AnyTask
 
@@ -78,6 +79,20 @@ class Batches(_BatchFlows):
         """Trigger up to 1,000 runs, each a task and a payload, which is checked before."""
         return await self._client.run(self._trigger_by_task(items, options))
 
+    async def trigger_and_wait(
+        self, items: Iterable[tuple[str, object]], **options: Unpack[BatchOptions]
+    ) -> BatchResult[Json]:
+        """Trigger a batch and let the current run wait for all of it; see `Task`'s."""
+        entries = read_entries(items, lambda pair: entry_of_id(*pair))
+        return cast("BatchResult[Json]", await batch_and_wait(entries, options))
+
+    async def trigger_by_task_and_wait(
+        self, items: Iterable[tuple[AnyTask, object]], **options: Unpack[BatchOptions]
+    ) -> BatchResult[object]:
+        """Trigger a batch of tasks and let the current run wait for all of it."""
+        entries = read_entries(items, lambda pair: pair[0].batch_entry(pair[1]))
+        return await batch_and_wait(entries, options)
+
     async def retrieve(
         self,
         batch: str | BatchHandle[object],
@@ -108,6 +123,20 @@ class BlockingBatches(_BatchFlows):
     ) -> BatchHandle[object]:
         """Trigger up to 1,000 runs, each a task and a payload, which is checked before."""
         return self._client.run_blocking(self._trigger_by_task(items, options))
+
+    def trigger_and_wait(
+        self, items: Iterable[tuple[str, object]], **options: Unpack[BatchOptions]
+    ) -> BatchResult[Json]:
+        """Trigger a batch and let the current run wait for all of it, blocking the caller."""
+        entries = read_entries(items, lambda pair: entry_of_id(*pair))
+        return cast("BatchResult[Json]", batch_and_block(entries, options))
+
+    def trigger_by_task_and_wait(
+        self, items: Iterable[tuple[AnyTask, object]], **options: Unpack[BatchOptions]
+    ) -> BatchResult[object]:
+        """Trigger a batch of tasks and let the current run wait for all of it, blocking."""
+        entries = read_entries(items, lambda pair: pair[0].batch_entry(pair[1]))
+        return batch_and_block(entries, options)
 
     def retrieve(
         self,

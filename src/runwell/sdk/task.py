@@ -33,12 +33,18 @@ from runwell.core.protocol import (
 )
 from runwell.core.schedules import ScheduleManifest
 from runwell.core.timing import RetryOptions
+from runwell.sdk.and_wait import (
+    BatchResult,
+    batch_and_block,
+    batch_and_wait,
+    trigger_and_block,
+    trigger_and_wait,
+)
 from runwell.sdk.catalog import TaskFunction
 from runwell.sdk.client import default_client
 from runwell.sdk.runtime import RunContext
 from runwell.sdk.signature import TaskSignature
-from runwell.sdk.subtasks import Failed, Ok, PendingResult, make_result
-from runwell.sdk.waiting import block_for_outcome, lock_to_version, runs_wait, wait_for_outcome
+from runwell.sdk.subtasks import Failed, Ok, PendingResult
 
 PayloadT_contra = TypeVar("PayloadT_contra", contravariant=True)
 OutputT = TypeVar("OutputT")
@@ -174,14 +180,9 @@ class Task(Generic[PayloadT_contra, OutputT_co]):
             ... async def twice(numbers: list[int]) -> int:
             ...     return 2 * await add.trigger_and_wait(numbers).unwrap()
         """
-
-        async def trigger_and_wait() -> "Ok[OutputT_co] | Failed":
-            locked = lock_to_version(options)
-            handle = await default_client.run(self.trigger_flow(payload, locked))
-            results = await wait_for_outcome(partial(runs_wait, [handle.id]), what=_AND_WAIT)
-            return make_result(results[0], self.parse_output)
-
-        return PendingResult(trigger_and_wait)
+        return trigger_and_wait(
+            self.id, partial(self.encode_payload, payload), options, self.parse_output
+        )
 
     def trigger_flow(self, payload: object, options: TriggerOptions) -> Flow[RunHandle[OutputT_co]]:
         """The flow of a trigger, which both kinds of caller drive."""
@@ -209,6 +210,30 @@ class Task(Generic[PayloadT_contra, OutputT_co]):
             ...     return [run.id for run in handle.runs]
         """
         return await default_client.run(self.batch_flow(items, options))
+
+    async def batch_trigger_and_wait(
+        self,
+        items: Iterable[PayloadT_contra | BatchItem[PayloadT_contra]],
+        /,
+        **options: Unpack[BatchOptions],
+    ) -> BatchResult[OutputT_co]:
+        """Trigger a batch and let the current run wait for all of it.
+
+        The results have the order of the items; those that did not complete are `Failed`. Raises
+        RunwellError outside of a run, and what `batch_trigger` and `trigger_and_wait` raise.
+
+        Example:
+            >>> from runwell import task
+            >>> @task(id="add")
+            ... async def add(numbers: list[int]) -> int:
+            ...     return sum(numbers)
+            >>> @task(id="add-all")
+            ... async def add_all(lists: list[list[int]]) -> list[int]:
+            ...     result = await add.batch_trigger_and_wait(lists)
+            ...     return [run.unwrap() for run in result.runs]
+        """
+        entries = read_entries(items, self.batch_entry)
+        return cast("BatchResult[OutputT_co]", await batch_and_wait(entries, options))
 
     def batch_flow(
         self, items: Iterable[object], options: BatchOptions
@@ -335,13 +360,20 @@ class BlockingTask(Generic[PayloadT_contra, OutputT_co]):
 
         `.unwrap()` of what it returns is the output, or raises SubtaskUnwrapError.
         """
-        locked = lock_to_version(options)
-        handle = default_client.run_blocking(self._task.trigger_flow(payload, locked))
-        results = block_for_outcome(partial(runs_wait, [handle.id]), what=_AND_WAIT)
-        return make_result(results[0], self._task.parse_output)
+        task = self._task
+        text = task.encode_payload(payload)
+        return trigger_and_block(task.id, text, options, task.parse_output)
 
+    def batch_trigger_and_wait(
+        self,
+        items: Iterable[PayloadT_contra | BatchItem[PayloadT_contra]],
+        /,
+        **options: Unpack[BatchOptions],
+    ) -> BatchResult[OutputT_co]:
+        """Trigger a batch and let the current run wait for all of it, blocking the caller."""
+        entries = read_entries(items, self._task.batch_entry)
+        return cast("BatchResult[OutputT_co]", batch_and_block(entries, options))
 
-_AND_WAIT = "trigger_and_wait"
 
 #: Any task, whatever it takes and returns.
 AnyTask = Task[Never, object]

@@ -3,9 +3,8 @@
 import secrets
 from collections.abc import Callable
 
-from runwell.client.triggering import TriggerOptions
 from runwell.core.errors import InternalError, RunwellError
-from runwell.core.waits import RunsWait, Wait, WaitOutcome, WaitResult
+from runwell.core.waits import Wait, WaitOutcome, WaitResult
 from runwell.sdk.runtime import Runtime, find_runtime
 from runwell.sdk.subtasks import make_error
 
@@ -42,20 +41,6 @@ def find_current(what: str) -> Runtime:
     if runtime is None:
         raise RunwellError(f"{what} works inside of a run: call it from the code of a task")
     return runtime
-
-
-def runs_wait(run_ids: list[str], wait_id: str) -> RunsWait:
-    """A wait for the end of all these runs."""
-    return RunsWait(wait_id=wait_id, run_ids=run_ids)
-
-
-def lock_to_version(options: TriggerOptions) -> TriggerOptions:
-    """The options of a run that the current one waits for: it is of the same version.
-
-    Raises RunwellError outside of a run.
-    """
-    version = find_current("trigger_and_wait").ctx.run.version
-    return {"version": version, **options} if version is not None else options
 
 
 def _new_id() -> str:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TypedDict
 
 from runwell import Failed, Ok, Retry, SubtaskUnwrapError, WaitRefusedError, queue, task, wait
+from runwell.sync import batch as blocking_batch
 from runwell.sync import wait as blocking_wait
 
 one_at_a_time = queue("one-at-a-time", concurrency_limit=1)
@@ -150,3 +151,15 @@ async def wait_for_ever() -> str:
     finally:
         print("left")
     return "never"
+
+
+@task(id="squares-as-a-batch")
+async def squares_as_a_batch(numbers: list[int]) -> list[int]:
+    result = await square.batch_trigger_and_wait(numbers)
+    return [run.unwrap() for run in result.runs]
+
+
+@task(id="blocking-batch")
+def blocking_batch_of_two(number: int) -> list[object]:
+    result = blocking_batch.trigger_by_task_and_wait([(square, number), (refuse, "no")])
+    return [run.output if isinstance(run, Ok) else run.error.message for run in result.runs]
