@@ -23,6 +23,7 @@ from runwell.core.protocol import (
     HandBackReport,
     HeartbeatBody,
     LogsReport,
+    MetadataReport,
     RegisterBody,
     StartReport,
 )
@@ -106,6 +107,7 @@ MANIFEST: dict[str, Any] = {
                     "minTimeoutInMs": 1,
                     "maxTimeoutInMs": 1,
                     "randomize": False,
+                    "outOfMemory": {"machine": "large-1x"},
                 },
                 "machine": {"preset": "micro"},
                 "maxDuration": 60,
@@ -127,6 +129,15 @@ DEQUEUE = {
 HEARTBEAT = {"workerId": "worker_1", "runs": [{"runId": "run_1", "snapshotId": 1}], "waitMs": 0}
 DISCONNECT = {"workerId": "worker_1"}
 
+_KEYED = [
+    {"type": kind, "key": "k", "value": 1} for kind in ("set", "append", "remove", "increment")
+]
+_METADATA = {
+    "seq": 1,
+    "operations": [*_KEYED, {"type": "delete", "key": "k"}, {"type": "update", "value": {"a": 1}}],
+    "parentOperations": [],
+    "rootOperations": [],
+}
 _LEASE = {"runId": "run_1", "snapshotId": 1}
 _TIMES = {"startedAt": _NOW, "finishedAt": _NOW, "durationMs": 5}
 REPORTS: dict[type[BaseModel], dict[str, Any]] = {
@@ -156,6 +167,7 @@ REPORTS: dict[type[BaseModel], dict[str, Any]] = {
     },
     HandBackReport: {"type": "hand-back", **_LEASE, "reason": "r"},
     CanceledReport: {"type": "canceled", **_LEASE},
+    MetadataReport: {"type": "metadata", **_LEASE, "metadata": _METADATA},
 }
 
 
@@ -316,7 +328,11 @@ def _required(schema: dict[str, Any]) -> set[str]:
         (DequeueBody, DEQUEUE),
         (HeartbeatBody, HEARTBEAT),
         (DisconnectBody, DISCONNECT),
-        *((model, body) for model, body in REPORTS.items() if model is not FailReport),
+        *(
+            (model, {**body, "metadata": _METADATA})
+            for model, body in REPORTS.items()
+            if model is not FailReport
+        ),
     ],
 )
 def test_the_bodies_here_have_every_field(model: type[BaseModel], body: dict[str, Any]) -> None:

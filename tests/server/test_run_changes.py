@@ -102,3 +102,50 @@ async def test_a_run_that_is_unknown_can_not_be_changed(database_url: str) -> No
             answer = await served.client.post(f"/api/v1/runs/run_x/{action}", json=body)
             assert answer.status_code == 404
             assert "no run run_x" in error_of(answer)
+
+
+async def test_metadata_is_changed_and_read_in_the_shapes_of_the_clients(database_url: str) -> None:
+    async with serving(database_url) as served:
+        root = await served.trigger(options={"metadata": {"done": 0}})
+        run_id = await served.trigger(options={"parentRunId": root})
+        path = f"/api/v1/runs/{run_id}/metadata"
+        headers = {"x-trigger-request-idempotency-key": make_request_key()}
+        body = {
+            "metadata": {"a": None},
+            "operations": [{"type": "set", "key": "$.b.c", "value": [1]}],
+            "parentOperations": [{"type": "append", "key": "log", "value": "x"}],
+            "rootOperations": [{"type": "increment", "key": "done", "value": 1}],
+        }
+        for _ in range(2):
+            answer = await served.client.put(path, json=body, headers=headers)
+            assert answer.status_code == 200
+        assert answer.json()["metadata"] == {"a": None, "b": {"c": [1]}}
+        read = await served.get(path)
+        assert read["metadata"] == {"a": None, "b": {"c": [1]}}
+        assert (await served.get(f"/api/v3/runs/{root}"))["metadata"] == {"done": 1, "log": ["x"]}
+        # As older clients write it: the whole of it.
+        assert (await served.client.put(path, json={"metadata": {}})).json() == {"metadata": {}}
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ('{"metadata": [1]}', "metadata"),
+        ('{"operations": [{"type": "explode", "key": "a"}]}', "operations[0]"),
+        ('{"operations": [{"type": "set", "key": "$.a..b", "value": 1}]}', "is no path"),
+        ('{"operations": [{"type": "increment", "key": "a", "value": "1"}]}', "a number is needed"),
+        ('{"operations": [{"type": "set", "key": "a", "value": "\\u0000"}]}', "NUL"),
+        ('{"operations": [{"type": "set", "key": "a", "value": NaN}]}', "NaN"),
+        ("", "the body is empty"),
+    ],
+)
+async def test_what_is_no_change_of_metadata_is_refused(
+    database_url: str, body: str, message: str
+) -> None:
+    async with serving(database_url) as served:
+        run_id = await served.trigger(options={"metadata": {"a": 1}})
+        answer = await served.client.put(f"/api/v1/runs/{run_id}/metadata", content=body)
+        assert answer.status_code == 400
+        assert message in error_of(answer)
+        assert (await served.get(f"/api/v3/runs/{run_id}"))["metadata"] == {"a": 1}
+        assert (await served.client.get("/api/v1/runs/run_x/metadata")).status_code == 404

@@ -13,6 +13,7 @@ from pydantic.alias_generators import to_camel
 
 from runwell.core.errors import TaskRunError
 from runwell.core.machines import DEFAULT_MACHINE, MachineName
+from runwell.core.metadata import Operation
 from runwell.core.payloads import JSON_TYPE, Json
 from runwell.core.schedules import ScheduleManifest
 from runwell.core.timing import Instant, RetryOptions
@@ -265,9 +266,28 @@ class HeartbeatAnswer(WireModel):
     lost: list[str] = []
 
 
+class MetadataUpdate(WireModel):
+    """Changes of metadata that a run's code made, numbered from 1 on under each lease.
+
+    Those of one number are applied once, in the order own, parent's, root's.
+    """
+
+    seq: int = Field(ge=1, le=_MAX_INTEGER)
+    operations: list[Operation] = Field(default_factory=list[Operation])
+    parent_operations: list[Operation] = Field(default_factory=list[Operation])
+    root_operations: list[Operation] = Field(default_factory=list[Operation])
+
+    @property
+    def changes_relatives(self) -> bool:
+        """Whether it is about the parent or the root too."""
+        return bool(self.parent_operations or self.root_operations)
+
+
 class _RunReport(WireModel):
     run_id: str
     snapshot_id: int
+    # Changes of metadata until this happened.
+    metadata: MetadataUpdate | None = None
 
 
 class StartReport(_RunReport):
@@ -293,6 +313,12 @@ class LogsReport(_RunReport):
     type: Literal["logs"] = "logs"
     attempt_number: int = Field(ge=0, le=_MAX_INTEGER)
     lines: list[CapturedLine]
+
+
+class MetadataReport(_RunReport):
+    """The attempt's code changed metadata."""
+
+    type: Literal["metadata"] = "metadata"
 
 
 class CompleteReport(_RunReport):
@@ -332,7 +358,13 @@ class CanceledReport(_RunReport):
 
 
 RunReport = Annotated[
-    StartReport | LogsReport | CompleteReport | FailReport | HandBackReport | CanceledReport,
+    StartReport
+    | LogsReport
+    | MetadataReport
+    | CompleteReport
+    | FailReport
+    | HandBackReport
+    | CanceledReport,
     Field(discriminator="type"),
 ]
 

@@ -7,6 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from pydantic.alias_generators import to_camel
 
 from runwell.core.machines import MachineName
+from runwell.core.metadata import Operation
 from runwell.core.payloads import JSON_TYPE, Json
 from runwell.core.schedules import RunSchedule
 
@@ -334,6 +335,25 @@ class TagsBody(ApiModel):
     """`POST /api/v1/runs/{runId}/tags`."""
 
     tags: Tags
+
+
+class MetadataBody(ApiModel):
+    """`PUT /api/v1/runs/{runId}/metadata`: changes, in their order.
+
+    `metadata` replaces the run's own before the operations.
+    """
+
+    metadata: dict[str, Json] | None = None
+    operations: list[Operation] = Field(default_factory=list[Operation])
+    parent_operations: list[Operation] = Field(default_factory=list[Operation])
+    root_operations: list[Operation] = Field(default_factory=list[Operation])
+
+
+class MetadataAnswer(ApiModel):
+    """The metadata of a run; `flushed` names the last update that its worker reported."""
+
+    metadata: dict[str, Json]
+    flushed: str | None = None
 
 
 class MessageAnswer(ApiModel):

@@ -24,17 +24,20 @@ from runwell.core.protocol import (
     FailReport,
     HandBackReport,
     LogsReport,
+    MetadataReport,
     ReportBody,
+    RunReport,
     StartReport,
 )
 from runwell.core.statuses import AttemptStatus, ExecutionStatus, RunEvent
 from runwell.core.timing import RetryOptions, larger_machine, retry_delay
-from runwell.engine import logs, queues
+from runwell.engine import logs, queues, run_metadata
 from runwell.engine.db import Database, Row, Transaction
 from runwell.engine.environments import Environment
 from runwell.engine.queries import load_queries
 from runwell.engine.retrying import decide_failure
 from runwell.engine.run_errors import encode_error
+from runwell.engine.run_metadata import ReportedUpdate
 
 _sql = load_queries("attempts")
 
@@ -98,6 +101,7 @@ class _Changes:
 
     starts: dict[str, datetime] = field(default_factory=dict[str, datetime])
     lines: list[LogsReport] = field(default_factory=list[LogsReport])
+    metadata: list[ReportedUpdate] = field(default_factory=list[ReportedUpdate])
     ends: list[AttemptEnd] = field(default_factory=list[AttemptEnd])
     hand_backs: list[str] = field(default_factory=list[str])
 
@@ -106,10 +110,13 @@ async def apply_reports(
     db: Database, environment: Environment, body: ReportBody, *, now: datetime
 ) -> AppliedReports:
     """Apply a worker's reports in one transaction, in the order it made them."""
-    run_ids = sorted({report.run_id for report in body.reports})
+    run_ids = {report.run_id for report in body.reports}
+    # Whoever changes the metadata of its relatives needs their locks, in the order of all ids.
+    children = [r.run_id for r in body.reports if r.metadata and r.metadata.changes_relatives]
 
     async def act(tx: Transaction) -> AppliedReports:
-        held = await _lock(tx, run_ids)
+        relatives = await run_metadata.list_relatives(tx, children) if children else set[str]()
+        held = await _lock(tx, sorted(run_ids | relatives))
         changes = _Changes()
         results: list[Literal["accepted", "stale"]] = []
         for report in body.reports:
@@ -205,18 +212,24 @@ def _held_run(row: Row) -> HeldRun:
 
 def _decide(
     run: HeldRun,
-    report: StartReport
-    | LogsReport
-    | CompleteReport
-    | FailReport
-    | HandBackReport
-    | CanceledReport,
+    report: RunReport,
     changes: _Changes,
     now: datetime,
 ) -> None:
+    if report.metadata is not None:
+        changes.metadata.append(
+            ReportedUpdate(
+                run_id=run.run_id,
+                lease_id=report.snapshot_id,
+                attempt_number=run.attempt_number,
+                update=report.metadata,
+            )
+        )
     match report:
         case StartReport():
             _start(run, report.started_at, changes)
+        case MetadataReport():
+            pass
         case LogsReport():
             changes.lines.append(report)
         case CompleteReport():
@@ -338,6 +351,8 @@ async def _apply(tx: Transaction, changes: _Changes, *, pin_versions: bool, now:
     if changes.starts:
         await start_attempts(tx, changes.starts, now=now)
     await logs.insert_lines(tx, changes.lines)
+    if changes.metadata:
+        await run_metadata.apply_updates(tx, changes.metadata, now=now)
     if changes.ends:
         await _end(tx, changes.ends, now=now)
         # A retry without a wait need not go by the timer.

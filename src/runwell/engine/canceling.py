@@ -14,10 +14,9 @@ from runwell.core.errors import StringError, TaskRunError
 from runwell.engine import queues
 from runwell.engine.attempts import lock_run, lock_runs
 from runwell.engine.db import Database, Row, Transaction
-from runwell.engine.environments import Environment
+from runwell.engine.environments import Environment, no_such_run
 from runwell.engine.queries import load_queries
 from runwell.engine.run_errors import encode_error
-from runwell.engine.runs import no_such_run
 
 _sql = load_queries("canceling")
 

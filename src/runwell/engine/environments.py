@@ -4,6 +4,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime
 
+from runwell.core.errors import RequestError
 from runwell.core.ids import make_id, make_project_ref, make_secret_key
 from runwell.engine.db import Database, Row, Transaction
 from runwell.engine.queries import load_queries
@@ -65,6 +66,15 @@ class Load:
     has_more_queued: bool
     is_paused: bool
     concurrency_limit: int
+
+
+def no_such_run(run_id: str, environment: Environment) -> RequestError:
+    """The refusal of a run that an environment doesn't have."""
+    return RequestError(
+        404,
+        f"there is no run {run_id[:64]} in the environment {environment.slug} of project "
+        f"{environment.project.ref}",
+    )
 
 
 async def find_by_secret_key(

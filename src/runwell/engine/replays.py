@@ -15,9 +15,8 @@ from runwell.core.machines import MachineName
 from runwell.core.payloads import JSON_TYPE, MAX_PAYLOAD_BYTES, Json, encode_json
 from runwell.core.schemas import QueueOption, TriggerBody, TriggerOptions
 from runwell.engine.db import Database, Row
-from runwell.engine.environments import Environment
+from runwell.engine.environments import Environment, no_such_run
 from runwell.engine.queries import load_queries
-from runwell.engine.runs import no_such_run
 from runwell.engine.trigger_options import TriggerRequest
 from runwell.engine.triggering import Triggered, trigger_run
 

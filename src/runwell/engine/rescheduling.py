@@ -7,9 +7,9 @@ from runwell.core.statuses import ExecutionStatus
 from runwell.core.timing import parse_duration, parse_instant
 from runwell.engine.attempts import lock_run
 from runwell.engine.db import Database, Transaction
-from runwell.engine.environments import Environment
+from runwell.engine.environments import Environment, no_such_run
 from runwell.engine.queries import load_queries
-from runwell.engine.runs import Run, get_run, no_such_run
+from runwell.engine.runs import Run, get_run
 
 _sql = load_queries("rescheduling")
 

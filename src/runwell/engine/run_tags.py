@@ -8,9 +8,8 @@ from runwell.core.payloads import check_text
 from runwell.core.schemas import MAX_TAGS
 from runwell.engine.attempts import lock_run
 from runwell.engine.db import Database, Transaction
-from runwell.engine.environments import Environment
+from runwell.engine.environments import Environment, no_such_run
 from runwell.engine.queries import load_queries
-from runwell.engine.runs import no_such_run
 
 _sql = load_queries("run_tags")
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from runwell.core.errors import RequestError, TaskRunError
+from runwell.core.errors import TaskRunError
 from runwell.core.payloads import Json
 from runwell.core.schemas import LogPage
 from runwell.core.statuses import AttemptStatus, RunStatus
 from runwell.engine import logs, queues, schedules
 from runwell.engine.db import Row, Transaction, allow_any_plan
-from runwell.engine.environments import Environment
+from runwell.engine.environments import Environment, no_such_run
 from runwell.engine.queries import load_queries
 from runwell.engine.run_errors import decode_error
 
@@ -184,15 +184,6 @@ async def read_logs(
     if not await tx.fetch_value(_sql.has_run, run_id=run_id, environment_id=environment.id):
         raise no_such_run(run_id, environment)
     return await logs.read_lines(tx, run_id, after=after, limit=limit)
-
-
-def no_such_run(run_id: str, environment: Environment) -> RequestError:
-    """The refusal of a run that an environment doesn't have."""
-    return RequestError(
-        404,
-        f"there is no run {run_id[:64]} in the environment {environment.slug} of project "
-        f"{environment.project.ref}",
-    )
 
 
 def _run(

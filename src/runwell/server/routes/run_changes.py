@@ -1,17 +1,21 @@
-"""What is done to runs after their trigger: replay, reschedule, add tags."""
+"""What is done to runs after their trigger: replay, reschedule, tags, metadata."""
+
+import json
 
 from starlette.requests import Request
 
 from runwell.core.payloads import MAX_PAYLOAD_BYTES
 from runwell.core.schemas import (
     MessageAnswer,
+    MetadataAnswer,
+    MetadataBody,
     ReplayBody,
     ReplayedRun,
     RescheduleBody,
     RunObject,
     TagsBody,
 )
-from runwell.engine import replays, rescheduling, run_tags
+from runwell.engine import replays, rescheduling, run_metadata, run_tags
 from runwell.server.backend import Backend
 from runwell.server.http import (
     MEGABYTE,
@@ -86,6 +90,31 @@ async def add_tags(request: Request, backend: Backend) -> Answer:
     return answer(MessageAnswer(message=message))
 
 
+async def change_metadata(request: Request, backend: Backend) -> Answer:
+    """Change the metadata of a run, its parent and its root."""
+    environment = await backend.authenticate(request)
+    run_id = path_text(request, "runId")
+    body = await read_model(request, MetadataBody, limit=MEGABYTE)
+    changed = await run_metadata.change_metadata(
+        backend.db,
+        environment,
+        run_id,
+        body,
+        request_key=request.headers.get(REQUEST_KEY.name),
+        now=backend.now(),
+    )
+    return answer(MetadataAnswer(metadata=changed))
+
+
+async def read_metadata(request: Request, backend: Backend) -> Answer:
+    """Read the metadata of a run."""
+    environment = await backend.authenticate(request)
+    async with backend.db.connection() as tx:
+        row = await run_metadata.read_metadata(tx, environment, path_text(request, "runId"))
+    flushed = f"{row['lease_id']}.{row['seq']}"
+    return answer(MetadataAnswer(metadata=json.loads(row["metadata"] or "{}"), flushed=flushed))
+
+
 operations: list[Operation] = [
     Operation(
         method="POST",
@@ -124,5 +153,29 @@ operations: list[Operation] = [
         answer=MessageAnswer,
         answer_description="How many tags are new.",
         refusals=(_NO_RUN, (422, "The run would have more than ten tags.")),
+    ),
+    Operation(
+        method="PUT",
+        path="/api/v1/runs/{runId}/metadata",
+        endpoint=change_metadata,
+        name="updateMetadata",
+        summary="Change the metadata of a run, its parent and its root",
+        tag="runs",
+        body=MetadataBody,
+        answer=MetadataAnswer,
+        answer_description="The run's metadata as it is then.",
+        parameters=(REQUEST_KEY,),
+        refusals=(_NO_RUN, (422, "The run has ended, or metadata would be too large.")),
+    ),
+    Operation(
+        method="GET",
+        path="/api/v1/runs/{runId}/metadata",
+        endpoint=read_metadata,
+        name="readMetadata",
+        summary="Read the metadata of a run",
+        tag="runs",
+        answer=MetadataAnswer,
+        answer_description="The run's metadata.",
+        refusals=(_NO_RUN,),
     ),
 ]
