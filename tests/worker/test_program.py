@@ -103,7 +103,7 @@ async def test_a_worker_that_waits_for_its_server_can_be_terminated(tmp_path: Pa
         async with worker_program(server, folder) as process:
             await server.until(lambda: server.requests["connect"] > 1, "it tries to connect")
             process.send_signal(signal.SIGTERM)
-            assert await process.wait() == 0
+            assert await process.wait() == 130
 
 
 async def test_a_worker_without_a_server_at_its_end_keeps_the_results(tmp_path: Path) -> None:

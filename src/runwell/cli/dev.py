@@ -14,16 +14,12 @@ from runwell._version import __version__
 from runwell.cli.connection import DATA_FOLDER, Connection, find_configured, find_local, read_local
 from runwell.cli.options import FOLDER
 from runwell.cli.output import Output, end, print_error, styled, with_output
+from runwell.cli.screen import run_shown_worker
 from runwell.cli.server_process import LocalServer, choose_port
 from runwell.cli.watching import ProjectWatch
-from runwell.cli.worker_process import (
-    Companion,
-    StopRequests,
-    catch_stop_signals,
-    run_worker,
-)
 from runwell.core.errors import RunwellError
 from runwell.sdk.project import find_project_folder
+from runwell.worker.program import Companion, StopRequests, catch_stop_signals
 from runwell.worker.settings import WorkerSettings
 from runwell.worker.supervisor import Supervisor
 
@@ -173,7 +169,7 @@ async def _work(
             # Before the files are imported for the first time, so that no save is missed.
             watch = await stack.enter_async_context(ProjectWatch(options.folder))
             companions.append(partial(_reload, output, watch))
-        status = await run_worker(output, settings, requests, tuple(companions))
+        status = await run_shown_worker(output, settings, requests, tuple(companions))
     if lost:
         print_error(lost[0], is_json=output.is_json)
         return 1

@@ -18,6 +18,7 @@ from runwell.core.errors import TaskRunError, serialize_error
 from runwell.worker import events
 from runwell.worker.events import WorkerEvent
 from runwell.worker.messages import Problem
+from runwell.worker.program import Companion, StopRequests, run_worker
 from runwell.worker.records import now
 from runwell.worker.settings import WorkerSettings
 
@@ -26,6 +27,23 @@ _SHOWN_ERROR_LINES = 3
 # The server may hear of an attempt's end some milliseconds after we do.
 _LOOKS: Final = 20
 _LOOK_SECONDS: Final = 0.1
+
+
+async def run_shown_worker(
+    output: Output,
+    settings: WorkerSettings,
+    requests: StopRequests,
+    companions: tuple[Companion, ...] = (),
+) -> int:
+    """Run a worker in this process until it was asked to stop, printing what it tells.
+
+    Returns the exit status.
+    """
+    screen = Screen(output, settings)
+    try:
+        return await run_worker(settings, screen.show, requests, companions)
+    finally:
+        await screen.close()
 
 
 class Screen:

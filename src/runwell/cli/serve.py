@@ -15,9 +15,10 @@ from runwell.cli.connection import DATA_FOLDER
 from runwell.cli.lifetime import with_until_stdin_closes
 from runwell.cli.options import FOLDER, choose_connection, with_data_dir
 from runwell.cli.output import Output, end, styled, with_output
-from runwell.cli.worker_process import catch_stop_signals, run_worker
+from runwell.cli.screen import run_shown_worker
 from runwell.core.errors import ConfigurationError
 from runwell.sdk.project import find_project_folder
+from runwell.worker.program import catch_stop_signals
 from runwell.worker.settings import Mode, WorkerSettings, default_mode
 
 
@@ -156,7 +157,7 @@ def worker(
 
 async def _work(output: Output, settings: WorkerSettings) -> int:
     with catch_stop_signals() as requests:
-        return await run_worker(output, settings, requests)
+        return await run_shown_worker(output, settings, requests)
 
 
 def _serve(output: Output, options: _ServerOptions) -> None:

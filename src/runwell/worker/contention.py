@@ -6,19 +6,21 @@ would wait for a processor anyway, and fewer calls leave more of it for the runs
 
 import os
 import time
+from pathlib import Path
 
 # What the kernel says is looked at again after this long.
 _LOOK_SECONDS = 0.05
 # From this share of the time spent waiting for a processor on, there are too few of them.
 _CONTENDED_SHARE = 0.1
+_SCHEDULE = Path("/proc/self/schedstat")
 
 
 class Contention:
     """Knows how long this thread waited for a processor lately (on Linux; elsewhere never)."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: Path = _SCHEDULE) -> None:
         try:
-            self._file = os.open("/proc/self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+            self._file = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             self._file = -1
         self._looked_at = time.monotonic()

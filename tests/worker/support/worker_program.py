@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from runwell.core.errors import ConfigurationError
-from runwell.worker.program import run_worker
+from runwell.worker.program import catch_stop_signals, run_worker
 from runwell.worker.settings import WorkerSettings
 from tests.worker.support.fake_server import SECRET_KEY
 
@@ -25,9 +25,14 @@ def main() -> None:
         cancel_grace_seconds=1,
     )
     try:
-        asyncio.run(run_worker(settings, lambda event: print(event, flush=True)))
+        sys.exit(asyncio.run(_run(settings)))
     except ConfigurationError as error:
         sys.exit(str(error))
+
+
+async def _run(settings: WorkerSettings) -> int:
+    with catch_stop_signals() as requests:
+        return await run_worker(settings, lambda event: print(event, flush=True), requests)
 
 
 if __name__ == "__main__":
