@@ -24,6 +24,7 @@ from runwell.core.errors import ConfigurationError, RunwellError
 from runwell.core.protocol import LEASE_SECONDS
 from runwell.core.timing import Clock, SystemClock
 from runwell.engine import background, environments, packets
+from runwell.engine.backlogs import Backlogs, QueueSizes
 from runwell.engine.db import Database, DatabaseUnavailableError, Transaction
 from runwell.engine.embedded import EmbeddedPostgresError
 from runwell.engine.migrations import migrate
@@ -73,6 +74,7 @@ class Settings:
     stop_seconds: int = DEFAULT_STOP_SECONDS
     object_store: ObjectStoreSettings = field(default_factory=FileStoreSettings)
     retention: Retention = field(default_factory=Retention)
+    queue_sizes: QueueSizes = field(default_factory=QueueSizes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +102,11 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         pool_size=_integer(given, "RUNWELL_POOL_SIZE", DEFAULT_POOL_SIZE, 2, 1_000),
         stop_seconds=_integer(given, "RUNWELL_STOP_SECONDS", DEFAULT_STOP_SECONDS, 1, 3_600),
         object_store=read_object_store(given),
+        queue_sizes=QueueSizes(
+            development=_queue_size(given, "RUNWELL_QUEUE_SIZE_DEV", QueueSizes.development),
+            staging=_queue_size(given, "RUNWELL_QUEUE_SIZE_STAGING", QueueSizes.staging),
+            production=_queue_size(given, "RUNWELL_QUEUE_SIZE_PROD", QueueSizes.production),
+        ),
         retention=Retention(
             runs=_days(given, "RUNWELL_RUN_RETENTION_DAYS"),
             lines=_days(given, "RUNWELL_LOG_RETENTION_DAYS"),
@@ -192,7 +199,14 @@ async def _running(
             _open_store(settings, db) as store,
         ):
             address = await _find_project(db, url_of(listener), clock, announce)
-            backend = Backend(db, signals, store, clock=clock, lease_seconds=settings.lease_seconds)
+            backend = Backend(
+                db,
+                signals,
+                store,
+                clock=clock,
+                lease_seconds=settings.lease_seconds,
+                backlogs=Backlogs(db, settings.queue_sizes),
+            )
             async with background.run_loops(
                 db,
                 signals,
@@ -200,6 +214,7 @@ async def _running(
                 clock,
                 lease_seconds=settings.lease_seconds,
                 retention=settings.retention,
+                backlogs=backend.backlogs,
             ):
                 with _local_file(settings, address):
                     yield (
@@ -336,6 +351,10 @@ def _choice(given: Mapping[str, str], name: str, default: str, choices: tuple[st
     if value not in choices:
         raise ConfigurationError(f"{name} is {value!r}: it must be one of {', '.join(choices)}")
     return value
+
+
+def _queue_size(given: Mapping[str, str], name: str, default: int) -> int:
+    return _integer(given, name, default, 1, 1_000_000_000)
 
 
 def _days(given: Mapping[str, str], name: str) -> timedelta | None:

@@ -7,6 +7,7 @@ import pytest
 
 from runwell.app import read_settings
 from runwell.core.errors import ConfigurationError
+from runwell.engine.backlogs import QueueSizes
 from runwell.engine.file_store import FileStore
 from runwell.engine.retention import Retention
 from runwell.engine.s3_store import S3Store
@@ -24,6 +25,19 @@ def test_packets_are_files_in_the_data_directory_by_default() -> None:
 def test_a_file_url_names_the_folder() -> None:
     settings = read_settings({"RUNWELL_OBJECT_STORE": "file:///srv/my%20packets"}).object_store
     assert settings == FileStoreSettings(folder=Path("/srv/my packets"))
+
+
+def test_how_many_runs_may_wait_depends_on_the_environment() -> None:
+    assert read_settings({}).queue_sizes == QueueSizes(
+        development=100_000, staging=10_000_000, production=10_000_000
+    )
+    given = {
+        "RUNWELL_QUEUE_SIZE_DEV": "1",
+        "RUNWELL_QUEUE_SIZE_STAGING": "2",
+        "RUNWELL_QUEUE_SIZE_PROD": "3",
+    }
+    expected = QueueSizes(development=1, staging=2, production=3)
+    assert read_settings(given).queue_sizes == expected
 
 
 def test_runs_and_lines_are_kept_for_a_month_or_as_the_settings_say() -> None:

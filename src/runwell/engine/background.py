@@ -18,6 +18,8 @@ from runwell.engine import (
     waitpoints,
     workers,
 )
+from runwell.engine.backlogs import TICK_SECONDS as BACKLOG_SECONDS
+from runwell.engine.backlogs import Backlogs
 from runwell.engine.db import Database, DatabaseUnavailableError
 from runwell.engine.notifications import Signals
 from runwell.engine.object_store import ObjectStore
@@ -286,12 +288,13 @@ async def run_loops(
     *,
     lease_seconds: float = LEASE_SECONDS,
     retention: Retention | None = None,
+    backlogs: Backlogs | None = None,
 ) -> AsyncGenerator[None]:
     """Run every loop within the block."""
-    tasks = [
-        asyncio.create_task(loop.run(), name=loop.name)
-        for loop in list_loops(db, signals, store, clock, lease_seconds, retention or Retention())
-    ]
+    loops = list_loops(db, signals, store, clock, lease_seconds, retention or Retention())
+    if backlogs is not None:
+        loops.append(Loop(name="backlogs", interval_seconds=BACKLOG_SECONDS, tick=backlogs.tick))
+    tasks = [asyncio.create_task(loop.run(), name=loop.name) for loop in loops]
     try:
         yield
     finally:

@@ -9,6 +9,7 @@ from runwell.core.protocol import LEASE_SECONDS
 from runwell.core.timing import Clock, SystemClock
 from runwell.engine import packets
 from runwell.engine.background import DATES_TOPIC, WAITS_TOPIC
+from runwell.engine.backlogs import Backlogs
 from runwell.engine.canceling import Canceled
 from runwell.engine.db import Database
 from runwell.engine.environments import Environment
@@ -30,12 +31,15 @@ class Backend:
         *,
         clock: Clock | None = None,
         lease_seconds: float = LEASE_SECONDS,
+        backlogs: Backlogs | None = None,
     ) -> None:
         """Work with an open database and started signals."""
         self.lease_seconds = lease_seconds
         self.db = db
         self.signals = signals
         self.store = store
+        #: Without the loop that counts, nothing is ever refused.
+        self.backlogs = backlogs or Backlogs(db)
         self.polls = Polls(signals)
         self._clock = clock or SystemClock()
         self.keys = KeyRing()

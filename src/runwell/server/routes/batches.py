@@ -19,6 +19,7 @@ from runwell.engine.batches import Batch, BatchRequest, get_batch, trigger_batch
 from runwell.engine.environments import Environment
 from runwell.engine.trigger_options import DEFAULT_KEY_LIFETIME, TriggerRequest
 from runwell.engine.triggering import name_item
+from runwell.server.admission import admit_batch
 from runwell.server.backend import Backend
 from runwell.server.http import MEGABYTE, Answer, answer, parse_model, path_text, read_body
 from runwell.server.large_payloads import settle_payload
@@ -41,6 +42,15 @@ async def trigger(request: Request, backend: Backend) -> Answer:
     _refuse_waiting(body)
     if len(raw) >= MIN_STORED_BYTES:
         _check_size(body)
+    request_key = _key(request, "x-trigger-request-idempotency-key", _REQUEST_KEY_CHARACTERS)
+    idempotency_key = _key(request, "idempotency-key", _KEY_CHARACTERS)
+    await admit_batch(
+        backend,
+        environment,
+        len(body.items),
+        request_key=request_key,
+        idempotency_key=idempotency_key,
+    )
     for index, item in enumerate(body.items):
         if len(raw) >= MIN_STORED_BYTES or item.options.payload_type == STORE_TYPE:
             await _settle(backend, environment, index, item)
@@ -57,8 +67,8 @@ async def trigger(request: Request, backend: Backend) -> Answer:
                 TriggerRequest(task_id=item.task, body=item, traceparent=traceparent)
                 for item in body.items
             ],
-            request_key=_key(request, "x-trigger-request-idempotency-key", _REQUEST_KEY_CHARACTERS),
-            idempotency_key=_key(request, "idempotency-key", _KEY_CHARACTERS),
+            request_key=request_key,
+            idempotency_key=idempotency_key,
             key_lifetime=_key_lifetime(request),
         ),
         now=backend.now(),

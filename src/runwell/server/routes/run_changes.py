@@ -16,6 +16,7 @@ from runwell.core.schemas import (
     TagsBody,
 )
 from runwell.engine import replays, rescheduling, run_metadata, run_tags
+from runwell.server.admission import admit_run
 from runwell.server.backend import Backend
 from runwell.server.http import (
     MEGABYTE,
@@ -46,6 +47,8 @@ async def replay(request: Request, backend: Backend) -> Answer:
     changed = None
     # Clients that send no body send a content type all the same.
     body = parse_model(raw, ReplayBody) if raw.strip() else ReplayBody()
+    request_key = request.headers.get(REQUEST_KEY.name)
+    await admit_run(backend, environment, "", request_key=request_key)
     if "payload" in body.model_fields_set:
         payload, payload_type = await settle_payload(
             backend, environment, body.payload, body.payload_type
@@ -56,7 +59,7 @@ async def replay(request: Request, backend: Backend) -> Answer:
         environment,
         run_id,
         changed=changed,
-        request_key=request.headers.get(REQUEST_KEY.name),
+        request_key=request_key,
         now=backend.now(),
     )
     backend.wake_dequeuers((environment.id,))

@@ -17,6 +17,7 @@ from runwell.engine import canceling, logs, runs
 from runwell.engine.trigger_options import TriggerRequest
 from runwell.engine.triggering import trigger_run
 from runwell.server import run_filters
+from runwell.server.admission import admit_run
 from runwell.server.backend import Backend
 from runwell.server.http import (
     MEGABYTE,
@@ -43,20 +44,28 @@ async def trigger(request: Request, backend: Backend) -> Answer:
     environment = await backend.authenticate(request)
     raw = await read_body(request, limit=MAX_TRIGGER_BYTES)
     body = parse_model(raw, TriggerBody)
-    if len(raw) >= MIN_STORED_BYTES or body.options.payload_type == STORE_TYPE:
-        options = body.options
+    headers, options = request.headers, body.options
+    _apply_headers(body, headers.get("idempotency-key"), headers.get("idempotency-key-ttl"))
+    task_id: str = request.path_params["taskId"]
+    request_key = headers.get("x-trigger-request-idempotency-key")
+    await admit_run(
+        backend,
+        environment,
+        task_id,
+        request_key=request_key,
+        idempotency_key=options.idempotency_key,
+    )
+    if len(raw) >= MIN_STORED_BYTES or options.payload_type == STORE_TYPE:
         body.payload, options.payload_type = await settle_payload(
             backend, environment, body.payload, options.payload_type
         )
-    headers = request.headers
-    _apply_headers(body, headers.get("idempotency-key"), headers.get("idempotency-key-ttl"))
     triggered = await trigger_run(
         backend.db,
         environment,
         TriggerRequest(
-            task_id=request.path_params["taskId"],
+            task_id=task_id,
             body=body,
-            request_key=headers.get("x-trigger-request-idempotency-key"),
+            request_key=request_key,
             traceparent=headers.get("traceparent"),
         ),
         now=backend.now(),
