@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from runwell.sdk.client import configure, queues, runs, tasks
     from runwell.sdk.config import Config, Retries, define_config
     from runwell.sdk.definitions import queue, task
+    from runwell.sdk.hooks import ErrorHandling
     from runwell.sdk.idempotency import idempotency_keys
     from runwell.sdk.logger import logger
     from runwell.sdk.runtime import RunContext
@@ -103,6 +104,7 @@ _MODULES = {
     "runwell.sdk.client": ("configure", "queues", "runs", "tasks"),
     "runwell.sdk.config": ("Config", "Retries", "define_config"),
     "runwell.sdk.definitions": ("queue", "task"),
+    "runwell.sdk.hooks": ("ErrorHandling",),
     "runwell.sdk.idempotency": ("idempotency_keys",),
     "runwell.sdk.logger": ("logger",),
     "runwell.sdk.runtime": ("RunContext",),
@@ -132,6 +134,7 @@ __all__ = [
     "ConfigurationError",
     "ConflictError",
     "Cron",
+    "ErrorHandling",
     "Failed",
     "InternalServerError",
     "InvalidPayloadError",

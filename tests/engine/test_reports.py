@@ -22,6 +22,7 @@ from runwell.core.protocol import (
     RunReport,
 )
 from runwell.core.statuses import AttemptStatus, RunEvent, RunStatus
+from runwell.core.timing import MAX_ATTEMPTS
 from runwell.engine import timers
 from runwell.engine.db import Database
 from runwell.engine.retrying import decide_failure
@@ -35,6 +36,7 @@ from tests.support.factories import (
     hand_back,
     make_scene,
     make_task,
+    read,
     start,
     write_lines,
 )
@@ -207,6 +209,25 @@ async def test_a_failure_may_say_when_to_retry(db: Database) -> None:
     assert (await timers.enqueue_due_runs(db, now=scene.now))[0] == 0
     scene.later(1)
     assert (await timers.enqueue_due_runs(db, now=scene.now))[0] == 1
+
+
+async def test_a_retry_that_the_task_itself_asks_for_goes_beyond_its_options(db: Database) -> None:
+    scene = await make_scene(db, make_task(retry={"max_attempts": 1}))
+    worker = await scene.connect()
+    run_id = (await scene.trigger()).run_id
+    for _ in range(3):
+        await worker.report(fail(await worker.start_one(), retry_at=scene.now))
+        assert await scene.read_status(run_id) == "QUEUED/REATTEMPTING"
+    # But not for ever.
+    await read(
+        db,
+        "UPDATE runs SET attempt_number = :last WHERE id = :id RETURNING id",
+        last=MAX_ATTEMPTS - 1,
+        id=run_id,
+    )
+    await worker.report(fail(await worker.start_one(), retry_at=scene.now))
+    assert (await scene.get(run_id)).status is RunStatus.FAILED
+    await check_all_at_rest(db)
 
 
 async def test_a_retry_that_is_due_is_queued_at_once(db: Database) -> None:

@@ -5,6 +5,7 @@ from typing import assert_type
 
 from runwell.core.schedules import ScheduledPayload
 from runwell.sdk.definitions import task
+from runwell.sdk.hooks import ErrorHandling
 from runwell.sdk.runtime import RunContext
 from runwell.sdk.schedules import Cron, schedules
 from runwell.sdk.task import Task
@@ -74,6 +75,51 @@ def blocking_default_and_context(count: int = 1, *, ctx: RunContext) -> int:
     return count
 
 
+@task(id="m")
+async def with_init(payload: Order, init: list[int]) -> int:
+    return len(init)
+
+
+@task(id="n")
+async def with_all(payload: Order, ctx: RunContext, init: list[int]) -> int:
+    return len(init)
+
+
+@task(id="o")
+def blocking_init(init: list[int]) -> int:
+    return len(init)
+
+
+@task(id="p")
+async def bare_all(ctx: RunContext, init: dict[str, str]) -> int:
+    return len(init)
+
+
+@task(id="q")
+def default_init(count: int = 1, *, init: str) -> str:
+    return init
+
+
+@with_all.init
+async def connect(payload: Order, ctx: RunContext) -> list[int]:
+    return [payload.number]
+
+
+@with_all.on_success
+def note(payload: Order, output: int) -> None: ...
+
+
+@with_all.handle_error
+def decide(error: BaseException) -> ErrorHandling | None:
+    return {"skip_retrying": True}
+
+
+assert_type(with_init, Task[Order, int])
+assert_type(with_all, Task[Order, int])
+assert_type(blocking_init, Task[None, int])
+assert_type(bare_all, Task[None, int])
+assert_type(default_init, Task[int | None, str])
+assert_type(note(Order(1), 2), None)
 assert_type(with_payload, Task[Order, str])
 assert_type(with_both, Task[Order, int])
 assert_type(bare, Task[None, list[str]])

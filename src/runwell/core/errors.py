@@ -240,6 +240,11 @@ TaskRunError = Annotated[
 ]
 
 
+def is_retried(error: TaskRunError) -> bool:
+    """Whether another attempt may follow this error: all that a task raises, and some codes."""
+    return not isinstance(error, InternalError) or error.code in RETRIED_CODES
+
+
 def is_out_of_memory(error: TaskRunError) -> bool:
     """Whether an attempt failed because its memory ran out."""
     return isinstance(error, InternalError) and error.code in OUT_OF_MEMORY_CODES

@@ -216,6 +216,8 @@ class DequeuedRun(WireModel):
     version: str
     attempt_id: str
     attempt_number: int
+    #: Attempts so far that count towards `max_attempts`: not those that were handed back.
+    counted_attempts: int | None = None
     payload: str | None = None
     payload_type: str = JSON_TYPE
     metadata: dict[str, Json] | None = None
@@ -333,7 +335,10 @@ class CompleteReport(_RunReport):
 
 
 class FailReport(_RunReport):
-    """The attempt failed; the server decides whether another one follows."""
+    """The attempt failed; the server decides whether another one follows.
+
+    With `retry_at` one follows then, also when the task's options allow no further one.
+    """
 
     type: Literal["fail"] = "fail"
     error: TaskRunError

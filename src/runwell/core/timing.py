@@ -18,6 +18,9 @@ from runwell.core.machines import MACHINES, MachineName
 #: What the SDK takes wherever a length of time is meant; a number is seconds.
 Duration = timedelta | str | int | float
 
+#: The most attempts that a run can have, whatever asks for more.
+MAX_ATTEMPTS = 250
+
 _DURATION = re.compile(
     r"(?:(?P<weeks>\d+)w)?(?:(?P<days>\d+)d)?(?:(?P<hours>\d+)h)?(?:(?P<minutes>\d+)m)?(?:(?P<seconds>\d+)s)?"
 )
@@ -146,7 +149,7 @@ class RetryOptions(BaseModel):
         alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore"
     )
 
-    max_attempts: int = Field(default=3, ge=1, le=250)
+    max_attempts: int = Field(default=3, ge=1, le=MAX_ATTEMPTS)
     factor: float = Field(default=2.0, ge=1, le=1000)
     min_timeout_in_ms: int = Field(default=1_000, ge=0, le=1000 * _MAX_SECONDS)
     max_timeout_in_ms: int = Field(default=60_000, ge=0, le=1000 * _MAX_SECONDS)

@@ -30,7 +30,7 @@ from runwell.core.protocol import (
     StartReport,
 )
 from runwell.core.statuses import AttemptStatus, ExecutionStatus, RunEvent
-from runwell.core.timing import RetryOptions, larger_machine, retry_delay
+from runwell.core.timing import MAX_ATTEMPTS, RetryOptions, larger_machine, retry_delay
 from runwell.engine import logs, queues, run_metadata
 from runwell.engine.db import Database, Row, Transaction
 from runwell.engine.environments import Environment
@@ -238,6 +238,9 @@ def _decide(
             run.has_ended = True
         case FailReport():
             _start(run, report.started_at, changes)
+            if report.retry_at is not None:
+                # The task's own code has decided, and that goes beyond its options.
+                run.max_attempts = MAX_ATTEMPTS
             changes.ends.append(
                 _fail(
                     run,

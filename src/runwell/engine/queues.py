@@ -196,6 +196,7 @@ def _dequeued_run(row: Row) -> DequeuedRun:
         version=row["version"],
         attempt_id=make_attempt_id(row["id"], row["attempt_number"]),
         attempt_number=row["attempt_number"],
+        counted_attempts=row["attempt_number"] - row["handed_back"],
         payload=row["payload"],
         payload_type=row["payload_type"],
         metadata=None if row["metadata"] is None else json.loads(row["metadata"]),

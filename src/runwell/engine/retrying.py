@@ -2,11 +2,11 @@
 
 from runwell.core.errors import (
     OUT_OF_MEMORY_CODES,
-    RETRIED_CODES,
     SYSTEM_CODES,
     ErrorCode,
     InternalError,
     TaskRunError,
+    is_retried,
 )
 from runwell.core.statuses import RunEvent
 
@@ -27,8 +27,7 @@ def decide_failure(
     code = error.code if isinstance(error, InternalError) else None
     if code in OUT_OF_MEMORY_CODES and has_larger_machine and not skip_retrying:
         return RunEvent.RETRY
-    is_retried = code is None or code in RETRIED_CODES
-    if is_retried and not skip_retrying and attempts_left > 0:
+    if is_retried(error) and not skip_retrying and attempts_left > 0:
         return RunEvent.RETRY
     if code is None:
         return RunEvent.FAIL

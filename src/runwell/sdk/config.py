@@ -1,13 +1,14 @@
 """`define_config` and its options: what `trigger_config.py` says about a project."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import cast, get_args
+from typing import Unpack, cast, get_args
 
 from runwell.client.options import MachineOption, Retry, read_machine, read_max_duration
 from runwell.core.machines import MachineName
 from runwell.core.timing import Duration
+from runwell.sdk.hooks import Hook, HookName, HookOptions, Hooks, read_hooks
 from runwell.sdk.logger import LogThreshold
 from runwell.sdk.task import TaskDefaults
 
@@ -51,6 +52,7 @@ class Config:
     machine: MachineName | None
     max_duration: int | None
     log_level: LogThreshold
+    hooks: Hooks = field(default_factory=dict[HookName, Hook])
 
     def may_retry_in(self, environment_type: str) -> bool:
         """Whether failed attempts are repeated at all in an environment of this type."""
@@ -76,13 +78,14 @@ def define_config(
     machine: MachineOption | None = None,
     max_duration: Duration | None = None,
     log_level: LogThreshold = "info",
+    **hooks: Unpack[HookOptions],
 ) -> Config:
     """Describe a project, in `trigger_config.py` at its root: `config = define_config(...)`.
 
     `project` is the project's ref; without it, the one that the secret key belongs to. `dirs` are
     the folders with the task files, relative to this one; `ignore_patterns` name files in them that
     are none. `machine` and `max_duration` hold for tasks that don't set their own. `log_level` is
-    the least urgent level of `logger` that is sent.
+    the least urgent level of `logger` that is sent. The rest are hooks, called for every task.
 
     Example:
         >>> from runwell import define_config
@@ -101,6 +104,7 @@ def define_config(
         machine=None if machine is None else read_machine(machine),
         max_duration=None if max_duration is None else read_max_duration(max_duration),
         log_level=log_level,
+        hooks=read_hooks(hooks, "define_config"),
     )
 
 

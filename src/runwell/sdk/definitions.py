@@ -24,35 +24,67 @@ _PayloadT = TypeVar("_PayloadT")
 _PayloadT_contra = TypeVar("_PayloadT_contra", contravariant=True)
 _ResultT_co = TypeVar("_ResultT_co", covariant=True)
 _OutputT = TypeVar("_OutputT")
+_InitT = TypeVar("_InitT")
+_InitT_contra = TypeVar("_InitT_contra", contravariant=True)
 
 _TASK_ID = TypeAdapter[str](TaskId)
 
 
-# The four shapes of a task's function. `ctx` is given by name, the payload by place.
+# The shapes of a task's function. `ctx` and `init` are given by name, the payload by place.
 
 
 class _Bare(Protocol[_ResultT_co]):
     def __call__(self) -> _ResultT_co: ...
 
 
-class _WithContext(Protocol[_ResultT_co]):
+class _BareC(Protocol[_ResultT_co]):
     def __call__(self, *, ctx: RunContext) -> _ResultT_co: ...
 
 
-class _WithPayload(Protocol[_PayloadT_contra, _ResultT_co]):
+class _BareI(Protocol[_InitT_contra, _ResultT_co]):
+    def __call__(self, *, init: _InitT_contra) -> _ResultT_co: ...
+
+
+class _BareCI(Protocol[_InitT_contra, _ResultT_co]):
+    def __call__(self, *, ctx: RunContext, init: _InitT_contra) -> _ResultT_co: ...
+
+
+class _Payload(Protocol[_PayloadT_contra, _ResultT_co]):
     def __call__(self, payload: _PayloadT_contra, /) -> _ResultT_co: ...
 
 
-class _WithBoth(Protocol[_PayloadT_contra, _ResultT_co]):
+class _PayloadC(Protocol[_PayloadT_contra, _ResultT_co]):
     def __call__(self, payload: _PayloadT_contra, /, *, ctx: RunContext) -> _ResultT_co: ...
 
 
-class _WithDefault(Protocol[_PayloadT_contra, _ResultT_co]):
+class _PayloadI(Protocol[_PayloadT_contra, _InitT_contra, _ResultT_co]):
+    def __call__(self, payload: _PayloadT_contra, /, *, init: _InitT_contra) -> _ResultT_co: ...
+
+
+class _PayloadCI(Protocol[_PayloadT_contra, _InitT_contra, _ResultT_co]):
+    def __call__(
+        self, payload: _PayloadT_contra, /, *, ctx: RunContext, init: _InitT_contra
+    ) -> _ResultT_co: ...
+
+
+class _Default(Protocol[_PayloadT_contra, _ResultT_co]):
     def __call__(self, payload: _PayloadT_contra = ..., /) -> _ResultT_co: ...
 
 
-class _WithDefaultAndContext(Protocol[_PayloadT_contra, _ResultT_co]):
+class _DefaultC(Protocol[_PayloadT_contra, _ResultT_co]):
     def __call__(self, payload: _PayloadT_contra = ..., /, *, ctx: RunContext) -> _ResultT_co: ...
+
+
+class _DefaultI(Protocol[_PayloadT_contra, _InitT_contra, _ResultT_co]):
+    def __call__(
+        self, payload: _PayloadT_contra = ..., /, *, init: _InitT_contra
+    ) -> _ResultT_co: ...
+
+
+class _DefaultCI(Protocol[_PayloadT_contra, _InitT_contra, _ResultT_co]):
+    def __call__(
+        self, payload: _PayloadT_contra = ..., /, *, ctx: RunContext, init: _InitT_contra
+    ) -> _ResultT_co: ...
 
 
 class TaskDecorator:
@@ -63,43 +95,85 @@ class TaskDecorator:
 
     @overload
     def __call__(
-        self, function: _WithDefault[_PayloadT, Awaitable[_OutputT]], /
+        self, function: _Default[_PayloadT, Awaitable[_OutputT]], /
     ) -> Task[_PayloadT | None, _OutputT]: ...
     @overload
     def __call__(
-        self, function: _WithDefaultAndContext[_PayloadT, Awaitable[_OutputT]], /
+        self, function: _DefaultC[_PayloadT, Awaitable[_OutputT]], /
     ) -> Task[_PayloadT | None, _OutputT]: ...
     @overload
     def __call__(
-        self, function: _WithDefault[_PayloadT, _OutputT], /
+        self, function: _DefaultI[_PayloadT, _InitT, Awaitable[_OutputT]], /
     ) -> Task[_PayloadT | None, _OutputT]: ...
     @overload
     def __call__(
-        self, function: _WithDefaultAndContext[_PayloadT, _OutputT], /
+        self, function: _DefaultCI[_PayloadT, _InitT, Awaitable[_OutputT]], /
+    ) -> Task[_PayloadT | None, _OutputT]: ...
+    @overload
+    def __call__(
+        self, function: _Default[_PayloadT, _OutputT], /
+    ) -> Task[_PayloadT | None, _OutputT]: ...
+    @overload
+    def __call__(
+        self, function: _DefaultC[_PayloadT, _OutputT], /
+    ) -> Task[_PayloadT | None, _OutputT]: ...
+    @overload
+    def __call__(
+        self, function: _DefaultI[_PayloadT, _InitT, _OutputT], /
+    ) -> Task[_PayloadT | None, _OutputT]: ...
+    @overload
+    def __call__(
+        self, function: _DefaultCI[_PayloadT, _InitT, _OutputT], /
     ) -> Task[_PayloadT | None, _OutputT]: ...
     @overload
     def __call__(self, function: _Bare[Awaitable[_OutputT]], /) -> Task[None, _OutputT]: ...
     @overload
-    def __call__(self, function: _WithContext[Awaitable[_OutputT]], /) -> Task[None, _OutputT]: ...
+    def __call__(self, function: _BareC[Awaitable[_OutputT]], /) -> Task[None, _OutputT]: ...
     @overload
     def __call__(
-        self, function: _WithPayload[_PayloadT, Awaitable[_OutputT]], /
+        self, function: _BareI[_InitT, Awaitable[_OutputT]], /
+    ) -> Task[None, _OutputT]: ...
+    @overload
+    def __call__(
+        self, function: _BareCI[_InitT, Awaitable[_OutputT]], /
+    ) -> Task[None, _OutputT]: ...
+    @overload
+    def __call__(
+        self, function: _Payload[_PayloadT, Awaitable[_OutputT]], /
     ) -> Task[_PayloadT, _OutputT]: ...
     @overload
     def __call__(
-        self, function: _WithBoth[_PayloadT, Awaitable[_OutputT]], /
+        self, function: _PayloadC[_PayloadT, Awaitable[_OutputT]], /
+    ) -> Task[_PayloadT, _OutputT]: ...
+    @overload
+    def __call__(
+        self, function: _PayloadI[_PayloadT, _InitT, Awaitable[_OutputT]], /
+    ) -> Task[_PayloadT, _OutputT]: ...
+    @overload
+    def __call__(
+        self, function: _PayloadCI[_PayloadT, _InitT, Awaitable[_OutputT]], /
     ) -> Task[_PayloadT, _OutputT]: ...
     @overload
     def __call__(self, function: _Bare[_OutputT], /) -> Task[None, _OutputT]: ...
     @overload
-    def __call__(self, function: _WithContext[_OutputT], /) -> Task[None, _OutputT]: ...
+    def __call__(self, function: _BareC[_OutputT], /) -> Task[None, _OutputT]: ...
+    @overload
+    def __call__(self, function: _BareI[_InitT, _OutputT], /) -> Task[None, _OutputT]: ...
+    @overload
+    def __call__(self, function: _BareCI[_InitT, _OutputT], /) -> Task[None, _OutputT]: ...
+    @overload
+    def __call__(self, function: _Payload[_PayloadT, _OutputT], /) -> Task[_PayloadT, _OutputT]: ...
     @overload
     def __call__(
-        self, function: _WithPayload[_PayloadT, _OutputT], /
+        self, function: _PayloadC[_PayloadT, _OutputT], /
     ) -> Task[_PayloadT, _OutputT]: ...
     @overload
     def __call__(
-        self, function: _WithBoth[_PayloadT, _OutputT], /
+        self, function: _PayloadI[_PayloadT, _InitT, _OutputT], /
+    ) -> Task[_PayloadT, _OutputT]: ...
+    @overload
+    def __call__(
+        self, function: _PayloadCI[_PayloadT, _InitT, _OutputT], /
     ) -> Task[_PayloadT, _OutputT]: ...
     def __call__(self, function: TaskFunction, /) -> object:
         """The task of this function, noted in the catalogue."""
@@ -119,7 +193,8 @@ def task(
 ) -> TaskDecorator:
     """Turn a function into a task, which runs in a process of its own when it is triggered.
 
-    The function, `async def` or `def`, takes at most one payload, and `ctx` if it declares it. The
+    The function, `async def` or `def`, takes at most one payload, and `ctx` and `init` (what the
+    `init` hook returned) if it declares them. The
     payload's annotation is its schema: a pydantic model, dataclass, TypedDict or built-in type,
     checked when the task is triggered and again before it runs. What it returns is the output; it
     must have a JSON form.

@@ -18,6 +18,7 @@ from runwell.core.errors import ConfigurationError
 from runwell.core.protocol import QueueManifest, TaskManifest, WorkerMetadata
 from runwell.sdk.catalog import catalog
 from runwell.sdk.config import Config
+from runwell.sdk.hooks import check_middleware
 from runwell.sdk.importing import (
     ImportProblem,
     SiblingFinder,
@@ -220,6 +221,11 @@ def _add_task(
     try:
         manifest = task.manifest(shown.as_posix(), _export_name(task), project.config.task_defaults)
     except ConfigurationError as error:
+        problems.append(ImportProblem(file=file, line=line, message=str(error), traceback=""))
+        return
+    try:
+        check_middleware(task, project.config.hooks, is_async=task.is_async)
+    except TypeError as error:
         problems.append(ImportProblem(file=file, line=line, message=str(error), traceback=""))
         return
     found.tasks[task.id] = task

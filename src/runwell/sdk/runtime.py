@@ -22,6 +22,7 @@ from runwell.core.protocol import (
     TaskManifest,
 )
 from runwell.core.waits import Wait, WaitOutcome
+from runwell.sdk.hooks import WaitHooks
 
 #: What `logger` writes, from the least to the most urgent.
 LogLevel = Literal["DEBUG", "INFO", "LOG", "WARN", "ERROR"]
@@ -203,6 +204,11 @@ class Runtime(Protocol):
     @property
     def ctx(self) -> RunContext:
         """The context of the current run."""
+        ...
+
+    @property
+    def wait_hooks(self) -> WaitHooks | None:
+        """Whom to tell of waits; None when no hook wants to know."""
         ...
 
     def emit_line(self, level: LogLevel, message: str, attributes: Mapping[str, Json]) -> None:

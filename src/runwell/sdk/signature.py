@@ -23,6 +23,8 @@ if sys.version_info >= (3, 14):
     from annotationlib import Format, get_annotations
 
 CONTEXT_PARAMETER: Final = "ctx"
+INIT_PARAMETER: Final = "init"
+_TAKES: Final = "a task takes one payload, and 'ctx' and 'init' if it wants"
 _MAX_SHOWN_FAULTS = 10
 _PLAIN: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 # Bytes travel as base64. Annotated models that set this themselves keep what they set.
@@ -60,7 +62,9 @@ class TaskSignature:
         self._task_id = task_id
         self._payload_type = payload_type
         self._function = cast("FunctionType", inspect.unwrap(function))
-        self.payload, self.takes_context = _read_parameters(task_id, function)
+        self.payload, named = _read_parameters(task_id, function)
+        self.takes_context = CONTEXT_PARAMETER in named
+        self.takes_init = INIT_PARAMETER in named
 
     @cached_property
     def payload_schema(self) -> Schema | None:
@@ -114,10 +118,16 @@ class TaskSignature:
                 f"{_faults(error, 'output')}"
             ) from None
 
-    def arguments(self, payload: object, ctx: object) -> tuple[list[object], dict[str, object]]:
+    def arguments(
+        self, payload: object, ctx: object, init: object
+    ) -> tuple[list[object], dict[str, object]]:
         """The positional and the named arguments of a call."""
         positional: list[object] = []
-        named: dict[str, object] = {CONTEXT_PARAMETER: ctx} if self.takes_context else {}
+        named: dict[str, object] = {}
+        if self.takes_context:
+            named[CONTEXT_PARAMETER] = ctx
+        if self.takes_init:
+            named[INIT_PARAMETER] = init
         if self.payload is not None:
             if self.payload.kind is inspect.Parameter.POSITIONAL_ONLY:
                 positional.append(payload)
@@ -165,7 +175,9 @@ class TaskSignature:
             ) from error
 
 
-def _read_parameters(task_id: str, function: TaskFunction) -> tuple[inspect.Parameter | None, bool]:
+def _read_parameters(
+    task_id: str, function: TaskFunction
+) -> tuple[inspect.Parameter | None, frozenset[str]]:
     for is_wrong, kind in (
         (inspect.isgeneratorfunction, "a generator"),
         (inspect.isasyncgenfunction, "an async generator"),
@@ -176,20 +188,21 @@ def _read_parameters(task_id: str, function: TaskFunction) -> tuple[inspect.Para
     if not inspect.isfunction(inspect.unwrap(function)):
         _refuse(task_id, f"{function!r} is not a function")
     parameters = _parameters(function)
-    context = parameters.pop(CONTEXT_PARAMETER, None)
-    if context is not None and context.kind is inspect.Parameter.POSITIONAL_ONLY:
-        _refuse(task_id, "its parameter 'ctx' is given by name: it can't be positional only")
+    named = {name for name in (CONTEXT_PARAMETER, INIT_PARAMETER) if name in parameters}
+    for name in named:
+        if parameters.pop(name).kind is inspect.Parameter.POSITIONAL_ONLY:
+            _refuse(task_id, f"its parameter '{name}' is given by name: not positional only")
     for name, parameter in parameters.items():
         if parameter.kind not in (*_PLAIN, inspect.Parameter.KEYWORD_ONLY):
-            _refuse(task_id, f"it takes *{name}: a task takes one payload, and 'ctx' if it wants")
+            _refuse(task_id, f"it takes *{name}: {_TAKES}")
     if len(parameters) > 1:
         names = ", ".join(f"'{name}'" for name in parameters)
         _refuse(
             task_id,
-            f"it takes {names}: a task takes one payload, and 'ctx' if it wants. Put the values "
-            "into one dataclass, TypedDict or pydantic model",
+            f"it takes {names}: {_TAKES}. Put the values into one dataclass, TypedDict or pydantic "
+            "model",
         )
-    return next(iter(parameters.values()), None), context is not None
+    return next(iter(parameters.values()), None), frozenset(named)
 
 
 def _parameters(function: TaskFunction) -> dict[str, inspect.Parameter]:

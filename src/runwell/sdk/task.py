@@ -42,6 +42,7 @@ from runwell.sdk.and_wait import (
 )
 from runwell.sdk.catalog import TaskFunction
 from runwell.sdk.client import default_client
+from runwell.sdk.hooks import HookDecorators
 from runwell.sdk.runtime import RunContext
 from runwell.sdk.signature import TaskSignature
 from runwell.sdk.subtasks import Failed, Ok, PendingResult
@@ -85,11 +86,13 @@ class TaskOptions:
         return replace(self, is_scheduled=True, schedule=schedule, payload_type=payload_type)
 
 
-class Task(Generic[PayloadT_contra, OutputT_co]):
+class Task(HookDecorators, Generic[PayloadT_contra, OutputT_co]):
     """A task: a function with an id and options. Made by `@task`.
 
     `function` is the function itself, to be called in tests; `is_async` says whether it is an
-    `async def`.
+    `async def`. The decorators `init`, `cleanup`, `middleware`, `on_start`, `on_success`,
+    `on_failure`, `on_complete`, `on_cancel`, `on_wait`, `on_resume` and `handle_error` give it
+    hooks.
 
     Example:
         >>> import asyncio
@@ -102,6 +105,7 @@ class Task(Generic[PayloadT_contra, OutputT_co]):
     """
 
     def __init__(self, function: TaskFunction, options: TaskOptions) -> None:
+        super().__init__(f"task '{options.id}'")
         self.function = function
         self.options = options
         self.is_async = inspect.iscoroutinefunction(function)
@@ -265,9 +269,9 @@ class Task(Generic[PayloadT_contra, OutputT_co]):
         """Whether the function declares `ctx`."""
         return self._signature.takes_context
 
-    def call(self, payload: object, ctx: RunContext | None) -> object:
-        """Call the function; a coroutine for an `async def`. `ctx` is passed if it declares it."""
-        positional, named = self._signature.arguments(payload, ctx)
+    def call(self, payload: object, ctx: RunContext | None, init: object = None) -> object:
+        """Call the function, with `ctx` and `init` if it declares them; may give a coroutine."""
+        positional, named = self._signature.arguments(payload, ctx, init)
         return self.function(*positional, **named)
 
     def encode_output(self, value: object) -> str | None:

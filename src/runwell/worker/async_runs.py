@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
-from contextvars import Context
+from collections.abc import Awaitable, Coroutine
+from contextvars import Context, copy_context
 
 from runwell.core.errors import RunStopped
 from runwell.worker.driver import Driver
@@ -35,13 +35,39 @@ class AsyncRuns:
             return loop.run_until_complete(self._task)
         finally:
             self._driver = self._task = None
-            self._end_leftovers()
+            self.end_leftovers()
+
+    def run_aside(self, awaitable: Awaitable[object]) -> object:
+        """From a run that is not in the loop: wait for one thing; what it starts stays running.
+
+        It sees the context variables of the caller, and the caller those that it has set.
+        """
+        if self._loop.is_closed():
+            self._loop = asyncio.new_event_loop()
+        loop = self._loop
+        if loop.is_running():
+            # Another thread of the run asks.
+            return asyncio.run_coroutine_threadsafe(_await(awaitable), loop).result()
+        asyncio.set_event_loop(loop)
+        context = copy_context()
+        self._driver = Driver(_await(awaitable))
+        self._task = asyncio.Task(self._driver, loop=loop, context=context, name="hook")
+        try:
+            return loop.run_until_complete(self._task)
+        finally:
+            self._driver = self._task = None
+            for variable, value in context.items():
+                if variable.get(None) is not value:
+                    variable.set(value)
 
     def stop(self, stop: RunStopped) -> None:
-        """From a signal handler: raise in the user's coroutine, at its await if it waits."""
+        """From a signal handler: raise in the user's coroutine, at its await if it waits.
+
+        Where there is none at the moment, it is raised right here.
+        """
         driver, task = self._driver, self._task
         if driver is None or task is None:
-            return
+            raise stop
         if driver.cr_running:
             # It computes and does not await: only an exception right here reaches it.
             raise driver.async_signal(stop)
@@ -59,10 +85,15 @@ class AsyncRuns:
         with contextlib.suppress(TimeoutError):
             self._loop.run_until_complete(ending)
 
-    def _end_leftovers(self) -> None:
+    def end_leftovers(self) -> None:
+        """Cancel what the run has left running in the loop, and wait for it a little."""
         loop = self._loop
         leftovers = set[asyncio.Task[object]]() if loop.is_closed() else asyncio.all_tasks(loop)
         if leftovers:
             for task in leftovers:
                 task.cancel()
             loop.run_until_complete(asyncio.wait(leftovers, timeout=_LEFTOVER_SECONDS))
+
+
+async def _await(awaitable: Awaitable[object]) -> object:
+    return await awaitable

@@ -14,6 +14,7 @@ from contextvars import copy_context
 from datetime import UTC, datetime
 from typing import cast
 
+from runwell.client.transport import RateLimitError
 from runwell.core.errors import (
     BuiltInError,
     ErrorCode,
@@ -24,6 +25,7 @@ from runwell.core.errors import (
 from runwell.core.payloads import STORE_TYPE, Json, decode_packet
 from runwell.core.protocol import DequeuedRun
 from runwell.core.waits import Wait, WaitOutcome
+from runwell.sdk.hooks import WaitHooks
 from runwell.sdk.logger import LogThreshold, is_logged
 from runwell.sdk.project import ImportedTasks
 from runwell.sdk.runtime import LogLevel, RunContext, activate
@@ -32,6 +34,7 @@ from runwell.worker.async_runs import AsyncRuns
 from runwell.worker.capture import Capture, OutputPipe, clean_attributes
 from runwell.worker.child_waits import ChildWaits
 from runwell.worker.failures import describe_bad_output, describe_exception
+from runwell.worker.hooks import Ended, HookedAttempt, Output, Stopped, run_to_end
 from runwell.worker.inbox import Inbox
 from runwell.worker.large_packets import StoredPayloadError, fetch_payload
 from runwell.worker.limits import memory_limit, stop_hard_above
@@ -47,6 +50,7 @@ from runwell.worker.messages import (
     read_run,
 )
 from runwell.worker.records import now
+from runwell.worker.retrying import AttemptFailure, RetryPlan
 from runwell.worker.stop_signal import StopSignal
 
 
@@ -78,9 +82,12 @@ class Child:
         self._pid = os.getpid()
         self._stop = StopSignal(self._inbox)
         tasks = imported.catalog.tasks.values()
+        self._project_hooks = imported.config.hooks
         # Made ahead, while the process waits for its run.
         self._async_runs = (
-            AsyncRuns(is_rehearsal=is_rehearsal) if any(task.is_async for task in tasks) else None
+            AsyncRuns(is_rehearsal=is_rehearsal)
+            if self._project_hooks or any(task.is_async or task.hooks for task in tasks)
+            else None
         )
         self._is_rehearsal = is_rehearsal
 
@@ -101,9 +108,9 @@ class Child:
         order = self._next_order()
         if order is None:
             return None
-        self._stop.was_raised = False
+        self._stop.raised = None
         answer = self._execute(order)
-        if self._stop.was_raised:
+        if self._stop.raised is not None:
             # Whatever the task made of it: one that was asked to stop does not complete.
             answer = frame(STOPPED)
         if os.getpid() != self._pid:
@@ -125,13 +132,17 @@ class Child:
         return None
 
     def _execute(self, order: RunOrder) -> bytes:
+        run: DequeuedRun | None = None
         try:
             run = DequeuedRun.model_validate_json(order.run_json)
             task = self._find_task(run)
-            payload = task.parse_payload(_decode_payload(run))
+            raw = _decode_payload(run)
             runtime = self._make_runtime(run, order)
             if not self._is_rehearsal:
                 stop_hard_above(memory_limit(run.machine))
+            if task.hooks or self._project_hooks:
+                return self._execute_with_hooks(run, task, raw, runtime)
+            payload = task.parse_payload(raw)
             value = self._call(task, payload, runtime)
             return complete_frame(now(), _encode(task, value))
         except _KnownError as known:
@@ -141,8 +152,49 @@ class Child:
         except BaseException as error:  # noqa: BLE001
             described, skip_retrying = describe_exception(error)
             is_spent = isinstance(error, MemoryError)
+            if run is not None and isinstance(error, RateLimitError):
+                return _failure_frame(self._plan(run).usual(error, described))
             skip_retrying = skip_retrying or not self._may_retry
             return _failure(described, skip_retrying=skip_retrying, is_spent=is_spent)
+
+    def _execute_with_hooks(
+        self, run: DequeuedRun, task: AnyTask, payload: Json, runtime: "_ChildRuntime"
+    ) -> bytes:
+        assert self._async_runs is not None
+        attempt = HookedAttempt(
+            task,
+            self._project_hooks,
+            runtime,
+            self._plan(run),
+            self._stop,
+            self._async_runs,
+            is_first=run.started_at is None,
+        )
+        if attempt.has_wait_hooks:
+            runtime.wait_hooks = attempt
+        with activate(runtime):
+            context = copy_context()
+            coroutine = attempt.execute(payload)
+            self._stop.begin(self._async_runs)
+            try:
+                if task.is_async:
+                    ended = cast("Ended", self._async_runs.run(coroutine, context))
+                else:
+                    ended = context.run(run_to_end, coroutine)
+                    self._async_runs.end_leftovers()
+            finally:
+                self._stop.end()
+        match ended:
+            case Output():
+                return complete_frame(now(), ended.text)
+            case AttemptFailure():
+                return _failure_frame(ended)
+            case Stopped():
+                return frame(STOPPED)
+
+    def _plan(self, run: DequeuedRun) -> RetryPlan:
+        options = self._imported.manifests[run.task_id].retry
+        return RetryPlan.of(run, options, may_retry=self._may_retry)
 
     def _find_task(self, run: DequeuedRun) -> AnyTask:
         task = self._imported.catalog.tasks.get(run.task_id)
@@ -202,6 +254,7 @@ class _ChildRuntime:
         self._pipe = pipe
         self._log_level: LogThreshold = log_level
         self._waits = waits
+        self.wait_hooks: WaitHooks | None = None
 
     @property
     def ctx(self) -> RunContext:
@@ -257,10 +310,29 @@ def _encode(task: AnyTask, value: object) -> str | None:
         raise _KnownError(describe_bad_output(error)) from None
 
 
-def _failure(error: TaskRunError, *, skip_retrying: bool, is_spent: bool = False) -> bytes:
+def _failure_frame(failure: AttemptFailure) -> bytes:
+    return _failure(
+        failure.error,
+        skip_retrying=failure.skip_retrying,
+        is_spent=failure.is_spent,
+        retry_at=failure.retry_at,
+    )
+
+
+def _failure(
+    error: TaskRunError,
+    *,
+    skip_retrying: bool,
+    is_spent: bool = False,
+    retry_at: datetime | None = None,
+) -> bytes:
     if isinstance(error, BuiltInError) and not error.name:
         error = error.model_copy(update={"name": "Error"})
     failure = Failure(
-        error=error, skip_retrying=skip_retrying, is_spent=is_spent, finished_at=now()
+        error=error,
+        skip_retrying=skip_retrying,
+        is_spent=is_spent,
+        retry_at=retry_at,
+        finished_at=now(),
     )
     return frame(FAIL, failure.model_dump_json().encode())

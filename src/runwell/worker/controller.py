@@ -118,7 +118,12 @@ class RunController:
         """The task raised."""
         if self.wish in (Wish.CANCEL, Wish.LOSE):
             return self._stopped_early(failure.finished_at)
-        return self._failed(failure.error, failure.finished_at, skip_retrying=failure.skip_retrying)
+        return self._failed(
+            failure.error,
+            failure.finished_at,
+            skip_retrying=failure.skip_retrying,
+            retry_at=failure.retry_at,
+        )
 
     def on_stopped(self, instant: float) -> Ending:
         """The task let the wish to stop pass through it."""
@@ -173,7 +178,12 @@ class RunController:
         return InternalError(code=ErrorCode.MAX_DURATION_EXCEEDED, message=message)
 
     def _failed(
-        self, error: TaskRunError, instant: float, *, skip_retrying: bool = False
+        self,
+        error: TaskRunError,
+        instant: float,
+        *,
+        skip_retrying: bool = False,
+        retry_at: datetime | None = None,
     ) -> Ending:
         started_at = self._started_at(instant)
         report = FailReport(
@@ -181,6 +191,7 @@ class RunController:
             snapshot_id=self.run.snapshot_id,
             error=error,
             skip_retrying=skip_retrying,
+            retry_at=retry_at,
             started_at=_aware(started_at),
             finished_at=_aware(instant),
             duration_ms=_milliseconds(self.active_seconds(instant)),

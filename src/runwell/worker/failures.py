@@ -22,6 +22,8 @@ from runwell.core.errors import (
 from runwell.worker.texts import clean_text, safe_text
 
 _OUR_FOLDER = str(Path(__file__).resolve().parent.parent)
+# By name: it imports this module.
+_HOOKS_FILE = str(Path(__file__).with_name("hooks.py").resolve())
 _ASYNCIO_FOLDER = str(Path(asyncio.__file__).parent)
 _MAX_MESSAGE_CHARACTERS = 8_192
 _MAX_STACK_CHARACTERS = 24_576
@@ -71,6 +73,7 @@ def format_stack(error: BaseException) -> str:
         shown = traceback.TracebackException(
             type(error), error, _users_part(error.__traceback__), compact=True
         )
+        _leave_out_hook_calls(shown)
         text = "".join(shown.format())
     # An exception's own methods may raise anything (its __str__, its notes, a broken __cause__).
     except Exception:  # noqa: BLE001
@@ -106,6 +109,16 @@ def _system_exit(error: SystemExit) -> InternalError:
         ),
         stack_trace=format_stack(error),
     )
+
+
+def _leave_out_hook_calls(shown: traceback.TracebackException) -> None:
+    """Between the user's middleware and the task's function are frames of ours."""
+    link: traceback.TracebackException | None = shown
+    while link is not None:
+        frames = [frame for frame in link.stack if frame.filename != _HOOKS_FILE]
+        if frames:
+            link.stack = traceback.StackSummary.from_list(frames)
+        link = link.__cause__ or link.__context__
 
 
 def _users_part(trace: TracebackType | None) -> TracebackType | None:

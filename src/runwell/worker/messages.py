@@ -6,6 +6,7 @@ bodies, since they speak seldom; a run and its result travel as they are, withou
 
 import json
 import struct
+from datetime import datetime
 from typing import NamedTuple, cast
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -144,12 +145,14 @@ class _Message(BaseModel):
 class Failure(_Message):
     """The body of a FAIL frame: the attempt ended with an error.
 
-    `is_spent` says that the process must not be used again.
+    `is_spent` says that the process must not be used again. `retry_at` is when another attempt is
+    to follow, whatever the task's options say.
     """
 
     error: TaskRunError
     skip_retrying: bool = False
     is_spent: bool = False
+    retry_at: datetime | None = None
     finished_at: float
 
 

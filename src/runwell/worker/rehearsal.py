@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import socket
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from runwell.core.protocol import (
@@ -46,7 +47,7 @@ def rehearse(capture: Capture, imported: ImportedTasks) -> None:
         manifests={id_: task.manifest("rehearsal.py", id_) for id_, task in tasks.items()},
         problems=[],
         content_hash="",
-        config=imported.config,
+        config=replace(imported.config, hooks={}),
     )
     # It only saves time: where the user has changed something that it needs, runs do without it.
     with contextlib.suppress(Exception):

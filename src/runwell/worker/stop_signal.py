@@ -21,11 +21,15 @@ class StopSignal:
         self._stale_signals = 0
         self._is_running = False
         self._async_runs: AsyncRuns | None = None
-        self.was_raised = False
+        self.raised: RunStopped | None = None
 
     def listen(self) -> None:
         """Take SIGTERM from here on."""
         signal.signal(signal.SIGTERM, self._on_signal)
+        # A copy that the task makes is not asked to stop by us. It ends of the signal as any other
+        # process does: ours comes too late in one that is about to wait for a lock (the workers of
+        # `multiprocessing.Pool`, which it ends in this way).
+        os.register_at_fork(after_in_child=self._forget)
 
     def expect_stale_signal(self) -> None:
         """A STOP frame came after the end of its run: its SIGTERM means nothing."""
@@ -40,6 +44,11 @@ class StopSignal:
         """The task's code has ended."""
         self._is_running = False
 
+    def _forget(self) -> None:
+        # The user may have put a handler in place of ours.
+        if signal.getsignal(signal.SIGTERM) == self._on_signal:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         stop = self._read_stop()
         if stop is None and self._inbox.is_deferred:
@@ -51,7 +60,7 @@ class StopSignal:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         elif self._is_running:
-            self.was_raised = True
+            self.raised = stop
             if self._async_runs is not None:
                 self._async_runs.stop(stop)
             else:
