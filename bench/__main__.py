@@ -1,6 +1,6 @@
 """Measure Runwell: `python -m bench [NAME...] [--quick] [--no-write]`, about ten minutes for all.
 
-Names are of measurements (latency, triggers, drain, dequeue, memory, cold_start); all without one.
+Names are of measurements (latency, triggers, schedules, ...); all without one.
 What was measured takes its old place in bench/RESULTS.md, but for quick measurements.
 """
 
@@ -11,12 +11,13 @@ import time
 import uvloop
 
 from bench.figures import Section, keep_results
-from bench.measures import cold_start, dequeue, drain, latency, memory, triggers
+from bench.measures import cold_start, dequeue, drain, latency, memory, schedules, triggers
 from bench.quiet import Company, wait_until_quiet
 
 _MEASURES = {
     "latency": latency.measure,
     "triggers": triggers.measure,
+    "schedules": schedules.measure,
     "drain": drain.measure,
     "dequeue": dequeue.measure,
     "memory": memory.measure,

@@ -1,5 +1,6 @@
 """What a worker says to the server, for measurements that take its place."""
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 
 from bench.connection import HttpConnection
@@ -7,10 +8,17 @@ from bench.connection import HttpConnection
 _ACTIONS = "/engine/v1/worker-actions"
 
 
-async def register_version(connection: HttpConnection, task_ids: list[str]) -> str:
-    """Register a version with these tasks and return its id."""
+async def register_version(
+    connection: HttpConnection, task_ids: list[str], *, scheduled: Collection[str] = ()
+) -> str:
+    """Register a version with these tasks, some of which take schedules, and return its id."""
     tasks = [
-        {"id": task_id, "filePath": "trigger/probes.py", "exportName": task_id}
+        {
+            "id": task_id,
+            "filePath": "trigger/probes.py",
+            "exportName": task_id,
+            **({"triggerSource": "schedule"} if task_id in scheduled else {}),
+        }
         for task_id in task_ids
     ]
     metadata = {"packageVersion": "0.1.0", "contentHash": "0123456789abcdef", "tasks": tasks}

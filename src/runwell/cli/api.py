@@ -8,6 +8,7 @@ from runwell.client.api import ApiClient
 from runwell.client.options import Retry
 from runwell.client.packets import load_flow
 from runwell.client.queues import QueueFlows
+from runwell.client.schedules import BlockingSchedules
 from runwell.client.transport import Call, ClientSettings, json_body
 from runwell.core.ids import make_request_key
 from runwell.core.payloads import JSON_TYPE, Json
@@ -39,6 +40,7 @@ class Api:
         )
         self._client = ApiClient(lambda: settings)
         self._queues = QueueFlows(self._client)
+        self.schedules = BlockingSchedules(self._client)
 
     def trigger(
         self, task_id: str, payload: str | None, options: Mapping[str, Json]

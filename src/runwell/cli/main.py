@@ -16,6 +16,7 @@ from runwell.cli.init import init
 from runwell.cli.output import print_error
 from runwell.cli.queues import queues
 from runwell.cli.runs import runs
+from runwell.cli.schedules import schedules
 from runwell.cli.serve import server, worker
 from runwell.cli.trigger import trigger
 from runwell.client.transport import ApiError
@@ -69,7 +70,7 @@ def main() -> None:
     """
 
 
-for _command in (init, dev, trigger, runs, queues, env, server, worker):
+for _command in (init, dev, trigger, runs, schedules, queues, env, server, worker):
     main.add_command(_command)
 
 
