@@ -21,6 +21,7 @@ def test_a_run_is_triggered_listed_shown_and_canceled(served: Path) -> None:
     assert run_id.startswith("run_")
     assert run_id in listed.stdout
     assert "WAITING_FOR_DEPLOY" in listed.stdout
+    assert "no version of any task has been registered in the environment dev" in shown.stdout
     assert '{"name":"Ada [bold]"}' in shown.stdout.replace(": ", ":")
     assert "CANCELED" in canceled.stdout
     assert found["status"] == "CANCELED"

@@ -94,6 +94,35 @@ async def test_a_run_without_a_version_of_its_task_waits_for_one(database_url: s
         assert (await served.get(f"/api/v3/runs/{run_id}"))["status"] == "QUEUED"
 
 
+async def test_a_run_that_is_not_executing_says_why(database_url: str) -> None:
+    async with serving(database_url) as served:
+        version_id, worker_id = await served.register("hello"), await served.connect()
+        first = await served.trigger(options={"queue": {"name": "one", "concurrencyLimit": 1}})
+        second = await served.trigger(options={"queue": {"name": "one"}})
+        assert (await served.get(f"/api/v3/runs/{first}"))["explanation"] == {
+            "reason": "NEXT",
+            "message": "it is the next of the queue one: a worker takes it in a moment",
+            "ahead": 0,
+        }
+        body = {"workerId": worker_id, "backgroundWorkerIds": [version_id], "maxRuns": 1}
+        (run,) = (await served.act("dequeue", requestId="r1", **body))["runs"]
+        assert (await served.get(f"/api/v3/runs/{second}"))["explanation"] == {
+            "reason": "QUEUE_LIMIT",
+            "message": f"the limit of the queue one, 1, is held by {first}",
+            "runIds": [first],
+            "runCount": 1,
+            "ahead": 0,
+        }
+        now = datetime.now(UTC).isoformat()
+        lease = {"runId": first, "snapshotId": run["snapshotId"]}
+        reports = [{"type": "start", **lease, "startedAt": now}]
+        await served.act("report", workerId=worker_id, reports=reports)
+        assert "explanation" not in await served.get(f"/api/v3/runs/{first}")
+        await served.act("heartbeat", workerId=worker_id, runs=[], backgroundWorkerIds=["x"])
+        found = (await served.get(f"/api/v3/runs/{second}"))["explanation"]
+        assert found["reason"] == "NO_WORKER_WITH_VERSION"
+
+
 async def test_a_finished_run_shows_everything_and_leaves_out_what_it_has_not(
     database_url: str,
 ) -> None:

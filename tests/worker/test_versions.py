@@ -13,6 +13,7 @@ from runwell.worker.events import (
     VersionRegistered,
     VersionRetired,
 )
+from tests.support.waiting import wait_until
 from tests.worker.support.fake_server import serving
 from tests.worker.support.watched_worker import WatchedWorker, working, write_project
 
@@ -53,6 +54,15 @@ async def test_without_anything_to_import_the_last_version_stays(
         assert problems.kept_version == "20260101.1"
         assert text in problems.problems[0].message
         assert (await worker.server.run("one")).output == "first"
+
+
+async def test_the_server_is_told_which_versions_a_worker_has(tmp_path: Path) -> None:
+    write_project(tmp_path, tasks=ONE)
+    async with working(tmp_path) as worker:
+        await wait_until(
+            lambda: worker.server.told_versions == worker.supervisor.usable_versions() != [],
+            "a heartbeat names the version",
+        )
 
 
 async def test_a_folder_without_a_config_file_is_a_problem(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from runwell.cli.output import (
     with_output,
 )
 from runwell.cli.run_changes import cancel, replay, reschedule
+from runwell.core.explanations import ExplanationReason
 from runwell.core.payloads import Json, encode_json
 from runwell.core.schemas import AttemptObject, RunObject
 from runwell.core.statuses import RunStatus
@@ -117,6 +118,7 @@ def show(output: Output, api: Api, run_id: str) -> None:
             "run": run.id,
             "task": run.task_identifier,
             "status": status_text(run.status),
+            "because": _why(run),
             "version": run.version,
             "tags": " ".join(run.tags) or None,
             "idempotency key": run.idempotency_key,
@@ -188,6 +190,14 @@ def _duration(run: RunObject) -> str | None:
         # Nobody was told how long a canceled run executed.
         return duration_text(waited)
     return f"{executed} of execution, {duration_text(waited)} from start to end"
+
+
+def _why(run: RunObject) -> str | None:
+    found = run.explanation
+    if found is None or found.reason is ExplanationReason.FINISHED:
+        # Its end, and its error, have lines of their own.
+        return None
+    return found.message
 
 
 def _json_text(value: Json) -> str | None:

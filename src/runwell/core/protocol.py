@@ -254,10 +254,12 @@ class HeartbeatBody(WireModel):
     """`POST /engine/v1/worker-actions/heartbeat`: all runs that the supervisor holds.
 
     The lease is renewed on arrival; the answer waits up to `wait_ms` for a run to be canceled.
+    `background_worker_ids` are the versions whose runs it can run; None when it doesn't say.
     """
 
     worker_id: str
     runs: list[HeldRun]
+    background_worker_ids: list[str] | None = Field(default=None, max_length=1_000)
     wait_ms: int = Field(default=0, ge=0, le=MAX_POLL_MS)
 
 

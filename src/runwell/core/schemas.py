@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
+from runwell.core.explanations import ExplanationReason
 from runwell.core.machines import MachineName
 from runwell.core.metadata import Operation
 from runwell.core.payloads import JSON_TYPE, Json
@@ -246,6 +247,21 @@ class RelatedRuns(ApiModel):
     children: list[RelatedRun] = []
 
 
+class RunExplanation(ApiModel):
+    """Why a run is not executing (ours, no counterpart there).
+
+    `run_ids` are some of the `run_count` runs that have what it needs, or that it waits for.
+    `until` is when it may go on, where that is known; `ahead` counts the runs that come before it.
+    """
+
+    reason: ExplanationReason
+    message: str
+    run_ids: list[str] | None = None
+    run_count: int | None = None
+    until: datetime | None = None
+    ahead: int | None = None
+
+
 class RunObject(RunSummary):
     """A run as `GET /api/v3/runs/{runId}` answers it."""
 
@@ -262,6 +278,8 @@ class RunObject(RunSummary):
     attempt_count: int = 0
     #: The run that this one is a replay of (ours, no counterpart there).
     replay_of: str | None = None
+    #: Why it is not executing; absent for a run that is (ours, no counterpart there).
+    explanation: RunExplanation | None = None
 
 
 class Pagination(ApiModel):

@@ -83,7 +83,11 @@ async def heartbeat(
     """
     async with db.transaction() as tx:
         worker = await tx.fetch_one(
-            _sql.renew_lease, worker_id=body.worker_id, environment_id=environment.id, now=now
+            _sql.renew_lease,
+            worker_id=body.worker_id,
+            environment_id=environment.id,
+            background_worker_ids=body.background_worker_ids,
+            now=now,
         )
         if worker is None:
             raise RequestError(

@@ -14,11 +14,13 @@ from runwell.core.schemas import (
     RelatedRun,
     RelatedRuns,
     RunError,
+    RunExplanation,
     RunListItem,
     RunObject,
 )
 from runwell.core.statuses import RunStatus, api_status, status_flags
 from runwell.engine.environments import Environment
+from runwell.engine.explanations import Explanation
 from runwell.engine.runs import Attempt, Run
 from runwell.server.schedule_objects import generator_of
 
@@ -30,7 +32,13 @@ def is_4x(request: Request) -> bool:
     return request.headers.get(_VERSION_HEADER, "") != ""
 
 
-def run_object(run: Run, *, is_4x: bool, download_url: Callable[[str], str]) -> RunObject:
+def run_object(
+    run: Run,
+    *,
+    is_4x: bool,
+    download_url: Callable[[str], str],
+    explanation: Explanation | None = None,
+) -> RunObject:
     """The whole of a run, with its attempts and relatives.
 
     `download_url` says where a packet of the object store is to be fetched, by its path.
@@ -58,6 +66,20 @@ def run_object(run: Run, *, is_4x: bool, download_url: Callable[[str], str]) -> 
         attempts=[_attempt(attempt) for attempt in run.attempts],
         attempt_count=run.attempt_number,
         replay_of=run.replay_of,
+        explanation=_explanation(explanation),
+    )
+
+
+def _explanation(found: Explanation | None) -> RunExplanation | None:
+    if found is None:
+        return None
+    return RunExplanation.model_construct(
+        reason=found.reason,
+        message=found.message,
+        run_ids=list(found.run_ids) or None,
+        run_count=found.run_count,
+        until=found.until,
+        ahead=found.ahead,
     )
 
 

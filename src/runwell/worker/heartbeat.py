@@ -4,7 +4,7 @@ It runs in the supervisor's event loop, which no user code ever blocks.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from runwell.client.transport import ApiError
 from runwell.client.workers import WorkerClient
@@ -32,6 +32,7 @@ class Heartbeat:
         outbox: Outbox,
         held: Mapping[str, RunProcess],
         unacknowledged: Mapping[str, int],
+        usable_versions: Callable[[], list[str]],
     ) -> None:
         self._client = client
         self._link = link
@@ -39,6 +40,7 @@ class Heartbeat:
         self._outbox = outbox
         self._held = held
         self._unacknowledged = unacknowledged
+        self._usable_versions = usable_versions
 
     async def beat(self) -> None:
         """Keep the lease, for ever."""
@@ -65,6 +67,7 @@ class Heartbeat:
         body = HeartbeatBody(
             worker_id=worker_id,
             runs=[HeldRun(run_id=run_id, snapshot_id=lease) for run_id, lease in named.items()],
+            background_worker_ids=self._usable_versions(),
             wait_ms=round(wait_seconds * 1000),
         )
         # While the server is away the same list is sent again; what is said of runs that have ended

@@ -99,7 +99,9 @@ class Supervisor:
             self._client, self._link, self._outbox, self._session, self._tell, contention
         )
         parts = (self._client, self._link, self._session, self._outbox)
-        self._heartbeat = Heartbeat(*parts, self._held, self._reports.unacknowledged)
+        self._heartbeat = Heartbeat(
+            *parts, self._held, self._reports.unacknowledged, self.usable_versions
+        )
         self._intake = Intake(*parts, self, contention)
         self._waits = Waits(
             self._client, self._link, self._session, self._held, self._intake.note_room

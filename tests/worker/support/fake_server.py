@@ -107,6 +107,8 @@ class FakeServer:
         self.connects: list[ConnectBody] = []
         self.workers: set[str] = set()
         self.disconnected: list[str] = []
+        #: The versions that the last heartbeat named.
+        self.told_versions: list[str] | None = None
         self.report_bodies: list[ReportBody] = []
         self.requests: Counter[str] = Counter()
         self.port = 0
@@ -320,6 +322,7 @@ class FakeServer:
         parsed = HeartbeatBody.model_validate_json(body)
         if parsed.worker_id not in self.workers:
             return 409, {"error": "the lease has ended"}
+        self.told_versions = parsed.background_worker_ids
         deadline = asyncio.get_running_loop().time() + parsed.wait_ms / 1000
         while True:
             answer = HeartbeatAnswer()

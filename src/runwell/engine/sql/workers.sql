@@ -9,7 +9,8 @@ VALUES (:public_id, :environment_id, :name, :capacity, :package_version, :lease_
 -- name: renew_lease
 -- A supervisor lives. One whose lease has ended may have it back: what was taken from it meanwhile it
 -- hears of as lost, and what was not is still its own.
-UPDATE workers SET lease_expires_at = :now::timestamptz + make_interval(secs => lease_seconds)
+UPDATE workers SET lease_expires_at = :now::timestamptz + make_interval(secs => lease_seconds),
+    background_worker_ids = coalesce(:background_worker_ids::text[], background_worker_ids)
 WHERE public_id = :worker_id AND environment_id = :environment_id
 RETURNING id, lease_seconds;
 

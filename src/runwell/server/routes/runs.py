@@ -13,7 +13,7 @@ from runwell.core.schemas import (
     TriggerAnswer,
     TriggerBody,
 )
-from runwell.engine import canceling, logs, runs
+from runwell.engine import canceling, explanations, logs, runs
 from runwell.engine.trigger_options import TriggerRequest
 from runwell.engine.triggering import trigger_run
 from runwell.server import run_filters
@@ -84,10 +84,12 @@ async def retrieve(request: Request, backend: Backend) -> Answer:
     environment = await backend.authenticate(request)
     async with backend.db.transaction() as tx:
         run = await runs.get_run(tx, environment, path_text(request, "runId"))
+        why = await explanations.explain_run(tx, environment, run, now=backend.now())
     return answer(
         run_object(
             run,
             is_4x=is_4x(request),
+            explanation=why,
             download_url=lambda path: backend.download_url(request, environment, path),
         )
     )
