@@ -27,12 +27,26 @@ class WaitRefusedError(RunwellError):
 
 async def wait_for_outcome(make: Callable[[str], Wait], *, what: str) -> list[WaitResult]:
     """Wait, as a coroutine of the current run; raises RunwellError outside of one."""
-    return _read(await find_current(what).begin_wait(make(_new_id())))
+    runtime, wait = find_current(what), make(_new_id())
+    hooks = runtime.wait_hooks
+    if hooks is None:
+        return _read(await runtime.begin_wait(wait))
+    await hooks.notify_wait("on_wait", wait)
+    outcome = await runtime.begin_wait(wait)
+    await hooks.notify_wait("on_resume", wait)
+    return _read(outcome)
 
 
 def block_for_outcome(make: Callable[[str], Wait], *, what: str) -> list[WaitResult]:
     """Wait, and block the calling thread of the current run; raises RunwellError outside of one."""
-    return _read(find_current(what).wait(make(_new_id())))
+    runtime, wait = find_current(what), make(_new_id())
+    hooks = runtime.wait_hooks
+    if hooks is None:
+        return _read(runtime.wait(wait))
+    hooks.notify_wait_blocking("on_wait", wait)
+    outcome = runtime.wait(wait)
+    hooks.notify_wait_blocking("on_resume", wait)
+    return _read(outcome)
 
 
 def find_current(what: str) -> Runtime:
