@@ -1,5 +1,6 @@
 """`runwell schedules` against a real server, without a worker."""
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -54,17 +55,18 @@ def test_a_schedule_is_created_switched_and_deleted(served: Path) -> None:
 
 
 def test_schedules_are_listed_and_it_is_said_when_there_are_more(served: Path) -> None:
-    with served_api(served) as api:
+    ids: list[str] = []
+    with contextlib.closing(served_api(served)) as api:
         for number in range(3):
             body = {"task": "report", "cron": "0 9 * * *", "deduplicationKey": f"k{number}"}
-            made = api.post("/api/v1/schedules", json=body).json()
-        api.post(f"/api/v1/schedules/{made['id']}/deactivate")
+            ids.append(api.post("/api/v1/schedules", json=body).json()["id"])
+        api.post(f"/api/v1/schedules/{ids[-1]}/deactivate")
 
     listed = runwell("schedules", "list", "-n", "2", folder=served)
     found = json.loads(runwell("schedules", "list", "--json", folder=served).stdout)
 
     assert listed.stdout.count("sched_") == 2
-    for part in (made["id"], "report", "0 9 * * *", "UTC", "imperative", "inactive"):
+    for part in (ids[-1], "report", "0 9 * * *", "UTC", "imperative", "inactive"):
         assert part in listed.stdout
     assert "2 of 3: --limit shows more" in listed.stderr
     assert [schedule["active"] for schedule in found] == [False, True, True]
