@@ -46,6 +46,17 @@ async def test_a_task_takes_and_returns_large_values_as_it_does_small_ones(
         await session.check_settled([run_id])
 
 
+@pytest.mark.parametrize("task_id", ["lengths-of-outputs", "blocking-lengths-of-outputs"])
+async def test_a_run_that_waits_gets_large_outputs_as_it_gets_small_ones(
+    platform: Platform, task_id: str
+) -> None:
+    async with open_session(platform) as session:
+        run_id = await session.trigger(task_id, MIN_STORED_BYTES)
+        run = await session.runs.poll(run_id, poll_interval=0.05, timeout=FINISH_SECONDS)
+        assert run.status == "COMPLETED", run.error
+        assert run.output == [MIN_STORED_BYTES, MIN_STORED_BYTES, 1]
+
+
 async def test_a_run_whose_payload_is_gone_fails_at_once_and_says_so(platform: Platform) -> None:
     async with open_session(platform) as session:
         run_id = await session.trigger("echo", LARGE, delay="1h")

@@ -1,11 +1,14 @@
 """Payloads and outputs too large for a request: sent to and fetched from presigned URLs."""
 
+from collections.abc import Sequence
+
 from runwell.client.api import ApiClient
-from runwell.client.transport import Call, Flow, RequestOptions, Response
+from runwell.client.transport import Call, Flow, RequestOptions
 from runwell.core.errors import InvalidPayloadError
 from runwell.core.ids import make_id
-from runwell.core.payloads import JSON_TYPE, MIN_STORED_BYTES, Json, decode_packet
+from runwell.core.payloads import JSON_TYPE, MIN_STORED_BYTES, STORE_TYPE, Json, decode_packet
 from runwell.core.schemas import PacketUrl, RunObject
+from runwell.core.waits import WaitResult
 
 
 def is_large(text: str) -> bool:
@@ -43,9 +46,22 @@ def fetch_flow(client: ApiClient, path: str, options: RequestOptions | None = No
 
     Raises ApiError (NotFoundError when it is gone) or InvalidPayloadError.
     """
-    call = Call(method="GET", path=f"/api/v1/packets/{path}", options=options)
-    answer = yield from client.ask(call, PacketUrl)
-    return (yield from _download(client, answer.presigned_url, options))
+    text, data_type = yield from _fetch_text(client, path, options)
+    return decode_packet(text, data_type)
+
+
+def load_results_flow(
+    client: ApiClient, results: Sequence[WaitResult], options: RequestOptions | None = None
+) -> Flow[list[WaitResult]]:
+    """Results of waits with their large outputs in the place of paths; raises as `fetch_flow`."""
+    loaded: list[WaitResult] = []
+    for result in results:
+        if result.output_type == STORE_TYPE and result.output is not None:
+            text, data_type = yield from _fetch_text(client, result.output, options)
+            loaded.append(result.model_copy(update={"output": text, "output_type": data_type}))
+        else:
+            loaded.append(result)
+    return loaded
 
 
 def load_flow(
@@ -59,13 +75,24 @@ def load_flow(
 
 
 def _download(client: ApiClient, url: str, options: RequestOptions | None) -> Flow[Json]:
+    text, data_type = yield from _download_text(client, url, options)
+    return decode_packet(text, data_type)
+
+
+def _fetch_text(
+    client: ApiClient, path: str, options: RequestOptions | None
+) -> Flow[tuple[str, str]]:
+    call = Call(method="GET", path=f"/api/v1/packets/{path}", options=options)
+    answer = yield from client.ask(call, PacketUrl)
+    return (yield from _download_text(client, answer.presigned_url, options))
+
+
+def _download_text(
+    client: ApiClient, url: str, options: RequestOptions | None
+) -> Flow[tuple[str, str]]:
     response = yield from client.presigned("GET", url, options=options)
-    return _decode(response)
-
-
-def _decode(response: Response) -> Json:
     try:
         text = response.body.decode()
     except UnicodeDecodeError as error:
         raise InvalidPayloadError(f"a packet is not valid UTF-8: {error}") from None
-    return decode_packet(text, response.headers.get("content-type", JSON_TYPE))
+    return text, response.headers.get("content-type", JSON_TYPE)

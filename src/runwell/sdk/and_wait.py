@@ -7,6 +7,7 @@ from typing import Generic, TypeVar, cast
 
 from runwell.client.batching import BatchEntry, BatchHandle, BatchOptions, batch_flow
 from runwell.client.management import trigger_flow
+from runwell.client.packets import load_results_flow
 from runwell.client.triggering import TriggerOptions
 from runwell.core.payloads import Json
 from runwell.core.waits import RunsWait, WaitResult
@@ -48,7 +49,8 @@ def trigger_and_wait(
         locked = _lock_to_version(options, _SINGLE)
         flow = trigger_flow(default_client, task_id, encode(), locked, parse_output)
         handle = await default_client.run(flow)
-        results = await wait_for_outcome(partial(_runs_wait, [handle.id]), what=_SINGLE)
+        found = await wait_for_outcome(partial(_runs_wait, [handle.id]), what=_SINGLE)
+        results = await default_client.run(load_results_flow(default_client, found))
         return make_result(results[0], parse_output)
 
     return PendingResult(act)
@@ -64,7 +66,8 @@ def trigger_and_block(
     locked = _lock_to_version(options, _SINGLE)
     flow = trigger_flow(default_client, task_id, payload, locked, parse_output)
     handle = default_client.run_blocking(flow)
-    results = block_for_outcome(partial(_runs_wait, [handle.id]), what=_SINGLE)
+    found = block_for_outcome(partial(_runs_wait, [handle.id]), what=_SINGLE)
+    results = default_client.run_blocking(load_results_flow(default_client, found))
     return make_result(results[0], parse_output)
 
 
@@ -75,7 +78,8 @@ async def batch_and_wait(
     locked = _lock_entries(entries)
     handle = await default_client.run(batch_flow(default_client, locked, options))
     run_ids = [run.id for run in handle.runs]
-    results = await wait_for_outcome(partial(_runs_wait, run_ids), what=_BATCH)
+    found = await wait_for_outcome(partial(_runs_wait, run_ids), what=_BATCH)
+    results = await default_client.run(load_results_flow(default_client, found))
     return _batch_result(handle, locked, results)
 
 
@@ -84,7 +88,8 @@ def batch_and_block(entries: Sequence[BatchEntry], options: BatchOptions) -> Bat
     locked = _lock_entries(entries)
     handle = default_client.run_blocking(batch_flow(default_client, locked, options))
     run_ids = [run.id for run in handle.runs]
-    results = block_for_outcome(partial(_runs_wait, run_ids), what=_BATCH)
+    found = block_for_outcome(partial(_runs_wait, run_ids), what=_BATCH)
+    results = default_client.run_blocking(load_results_flow(default_client, found))
     return _batch_result(handle, locked, results)
 
 

@@ -163,3 +163,22 @@ async def squares_as_a_batch(numbers: list[int]) -> list[int]:
 def blocking_batch_of_two(number: int) -> list[object]:
     result = blocking_batch.trigger_by_task_and_wait([(square, number), (refuse, "no")])
     return [run.output if isinstance(run, Ok) else run.error.message for run in result.runs]
+
+
+@task(id="repeat")
+async def repeat(times: int) -> str:
+    return "x" * times
+
+
+@task(id="lengths-of-outputs")
+async def lengths_of_outputs(times: int) -> list[int]:
+    one = await repeat.trigger_and_wait(times).unwrap()
+    batch = await repeat.batch_trigger_and_wait([times, 1])
+    return [len(str(output)) for output in (one, *(run.unwrap() for run in batch.runs))]
+
+
+@task(id="blocking-lengths-of-outputs")
+def blocking_lengths_of_outputs(times: int) -> list[int]:
+    one = repeat.sync.trigger_and_wait(times).unwrap()
+    batch = blocking_batch.trigger_by_task_and_wait([(repeat, times), (repeat, 1)])
+    return [len(str(output)) for output in (one, *(run.unwrap() for run in batch.runs))]
