@@ -20,7 +20,7 @@ from runwell._version import __version__
 # `import runwell` costs next to nothing. Type checkers, and readers, see plain imports.
 if TYPE_CHECKING:
     from runwell.client.batching import BatchHandle
-    from runwell.client.options import Machine, Queue, RateLimit, Retry, timeout
+    from runwell.client.options import Debounce, Machine, Queue, RateLimit, Retry, timeout
     from runwell.client.queues import BlockingQueuePage, QueuePage
     from runwell.client.run_pages import BlockingRunPage, RunPage
     from runwell.client.runs import Run, RunHandle
@@ -69,7 +69,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "runwell.client.batching": ("BatchHandle",),
-    "runwell.client.options": ("Machine", "Queue", "RateLimit", "Retry", "timeout"),
+    "runwell.client.options": ("Debounce", "Machine", "Queue", "RateLimit", "Retry", "timeout"),
     "runwell.client.queues": ("BlockingQueuePage", "QueuePage"),
     "runwell.client.run_pages": ("BlockingRunPage", "RunPage"),
     "runwell.client.runs": ("Run", "RunHandle"),
@@ -134,6 +134,7 @@ __all__ = [
     "ConfigurationError",
     "ConflictError",
     "Cron",
+    "Debounce",
     "ErrorHandling",
     "Failed",
     "InternalServerError",

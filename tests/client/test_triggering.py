@@ -4,14 +4,14 @@ import hashlib
 import json
 from datetime import UTC, datetime, timedelta, timezone
 from enum import Enum
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from runwell.client.management import BlockingTasks, Tasks
-from runwell.client.options import Machine, Queue, Retry, timeout
+from runwell.client.options import Debounce, Machine, Queue, Retry, timeout
 from runwell.client.transport import ClientSettings, InternalServerError, RequestOptions
-from runwell.client.triggering import TriggerOptions, trigger_call
+from runwell.client.triggering import TriggerOptions, trigger_body, trigger_call
 from runwell.core import schemas
 from runwell.core.errors import InvalidPayloadError
 from runwell.core.machines import MachineName
@@ -181,7 +181,7 @@ def test_the_version_of_the_environment_is_used_unless_another_is_given() -> Non
     ("name", "message"),
     [
         ("dely", "a trigger has no option 'dely': did you mean 'delay'"),
-        ("zzz", "a trigger has no option 'zzz': there are concurrency_key, delay"),
+        ("zzz", "a trigger has no option 'zzz': there are concurrency_key, debounce"),
         ("timeout", "a trigger has no option 'timeout'"),
     ],
 )
@@ -266,3 +266,34 @@ def test_where_to_go_on_when_memory_runs_out_is_named_in_any_form() -> None:
         Machine("huge")  # pyright: ignore[reportArgumentType] (what is refused)
     with pytest.raises(ValueError, match="not a machine preset"):
         Retry(out_of_memory="huge")  # pyright: ignore[reportArgumentType] (what is refused)
+
+
+def test_a_debounce_is_sent_as_the_api_takes_it() -> None:
+    debounce = Debounce(key="k", delay="1m", mode="trailing", max_delay=timedelta(hours=1))
+    fields = trigger_body(None, {"debounce": debounce}, SETTINGS)["options"]
+    assert cast("dict[str, object]", fields)["debounce"] == {
+        "key": "k",
+        "delay": "60s",
+        "mode": "trailing",
+        "maxDelay": "3600s",
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"key": ""}, "1 to 512 characters"),
+        ({"delay": 0}, "longer than nothing"),
+        ({"delay": "soon"}, "'soon' is not a duration"),
+        ({"mode": "first"}, "choose leading or trailing"),
+        ({"max_delay": 1}, "shorter than its delay"),
+    ],
+)
+def test_a_debounce_that_can_not_be_is_a_value_error(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Debounce(**cast("Any", {"key": "k", "delay": "5s", **fields}))
+
+
+def test_a_debounce_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"it takes Debounce\("):
+        trigger_body(None, cast("Any", {"debounce": {"key": "k"}}), SETTINGS)

@@ -10,14 +10,13 @@ import pytest
 
 from runwell.core.errors import RequestError
 from runwell.core.ids import make_request_key
-from runwell.core.payloads import encode_json
-from runwell.core.schemas import TriggerBody, TriggerOptions
 from runwell.engine import batches, runs
 from runwell.engine.batches import Batch, BatchRequest, TriggeredBatch
 from runwell.engine.db import Database
 from runwell.engine.trigger_options import TriggerRequest
 from tests.support.factories import (
     Scene,
+    an_item,
     check_consistency,
     complete,
     make_scene,
@@ -27,12 +26,6 @@ from tests.support.factories import (
     start,
     wait_until_blocked,
 )
-
-
-def an_item(task_id: str = "add", payload: str = "1", **options: Any) -> TriggerRequest:
-    """An item; options are written as on the wire."""
-    read_options = TriggerOptions.model_validate_json(encode_json(options))
-    return TriggerRequest(task_id=task_id, body=TriggerBody(payload=payload, options=read_options))
 
 
 async def trigger_batch(

@@ -179,6 +179,11 @@ async def test_a_delay_before_the_first_year_is_refused(db: Database) -> None:
         ("dev", None, None, ("10m", 600)),
         ("dev", None, "2h", ("2h", 7200)),
         ("dev", 30, None, ("30s", 30)),
+        ("dev", None, 0, (None, None)),
+        ("dev", None, "0s", (None, None)),
+        ("dev", 0, None, (None, None)),
+        ("prod", 0, "1m", ("1m", 60)),
+        ("prod", "5m", 0, (None, None)),
     ],
 )
 async def test_a_ttl_comes_from_the_trigger_then_the_task_then_development(

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from runwell import Retries, Retry, define_config, timeout
+from runwell import Retries, Retry, define_config, task, timeout
 
 
 def test_a_config_without_options_has_the_documented_defaults() -> None:
@@ -67,3 +67,16 @@ def test_a_bad_option_is_refused_with_its_name(options: dict[str, Any], message:
 def test_an_unknown_option_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="on_start"):
         define_config(on_start=print)  # pyright: ignore[reportCallIssue] (what is refused)
+
+
+def test_a_ttl_of_the_config_holds_for_tasks_that_have_none() -> None:
+    @task(id="plain")
+    def plain() -> None: ...
+
+    @task(id="patient", ttl=0)
+    def patient() -> None: ...
+
+    defaults = define_config(ttl="5m").task_defaults
+    assert plain.manifest("t.py", "plain", defaults).ttl == 300
+    assert patient.manifest("t.py", "patient", defaults).ttl == 0
+    assert plain.manifest("t.py", "plain").ttl is None

@@ -70,6 +70,7 @@ TRIGGER: dict[str, Any] = {
         "idempotencyKey": "i",
         "idempotencyKeyTTL": "1h",
         "delay": "1h",
+        "debounce": {"key": "k", "delay": "1m", "mode": "trailing", "maxDelay": "1h"},
         "ttl": "1h",
         "tags": ["t"],
         "maxAttempts": 1,

@@ -91,6 +91,12 @@ def make_task(
     )
 
 
+def an_item(task_id: str = "add", payload: str = "1", **options: Any) -> TriggerRequest:
+    """An item; options are written as on the wire."""
+    read_options = TriggerOptions.model_validate_json(encode_json(options))
+    return TriggerRequest(task_id=task_id, body=TriggerBody(payload=payload, options=read_options))
+
+
 @dataclass(kw_only=True)
 class Scene:
     """An environment, its current version, and the time there."""

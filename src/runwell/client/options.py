@@ -13,6 +13,7 @@ from typing import Final, Literal
 from pydantic import ValidationError
 
 from runwell.core.machines import MachineName
+from runwell.core.payloads import Json
 from runwell.core.protocol import (
     MAX_RATE_LIMIT,
     MAX_RATE_WINDOW_SECONDS,
@@ -31,6 +32,7 @@ MIN_DURATION_SECONDS = 5
 MAX_DURATION_SECONDS = 2_147_483_647
 MAX_CONCURRENCY_LIMIT = 100_000
 MAX_QUEUE_NAME_CHARACTERS = 128
+MAX_DEBOUNCE_KEY_CHARACTERS = 512
 
 
 class timeout:  # noqa: N801 (read as a namespace: `timeout.NONE`)
@@ -192,6 +194,53 @@ class Queue:
             concurrency_limit=self.concurrency_limit,
             rate_limits=rates,
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Debounce:
+    """Makes one run of many triggers: the last of them has passed for `delay` when it is queued.
+
+    Triggers of a task with the same `key` push the one run that is delayed, at most to `max_delay`
+    after the first of them. With the mode "leading" it gets the payload of the first trigger; with
+    "trailing" that of the last one, and its tags, metadata, machine and limits too.
+
+    Example:
+        >>> from runwell import Debounce, tasks
+        >>> async def on_change(document_id: str) -> None:
+        ...     debounce = Debounce(key=document_id, delay="5s", mode="trailing", max_delay="1m")
+        ...     await tasks.trigger("index-document", document_id, debounce=debounce)
+    """
+
+    key: str
+    delay: Duration
+    mode: Literal["leading", "trailing"] = "leading"
+    max_delay: Duration | None = None
+
+    def __post_init__(self) -> None:
+        self.to_fields()
+
+    def to_fields(self) -> dict[str, Json]:
+        """The form that the API takes."""
+        if not 1 <= len(self.key) <= MAX_DEBOUNCE_KEY_CHARACTERS:
+            raise ValueError(
+                f"Debounce(key={self.key!r}): it takes a text of 1 to "
+                f"{MAX_DEBOUNCE_KEY_CHARACTERS} characters"
+            )
+        if self.mode not in ("leading", "trailing"):
+            raise ValueError(f"Debounce(mode={self.mode!r}): choose leading or trailing")
+        delay = read_whole_seconds("delay", self.delay)
+        if not delay:
+            raise ValueError(f"Debounce(delay={self.delay!r}): it must be longer than nothing")
+        fields: dict[str, Json] = {"key": self.key, "delay": f"{delay}s", "mode": self.mode}
+        if self.max_delay is not None:
+            longest = read_whole_seconds("max_delay", self.max_delay)
+            if longest < delay:
+                raise ValueError(
+                    f"Debounce(max_delay={self.max_delay!r}) is shorter than its delay, which is "
+                    f"{self.delay!r}"
+                )
+            fields["maxDelay"] = f"{longest}s"
+        return fields
 
 
 def check_queue_name(name: str) -> None:

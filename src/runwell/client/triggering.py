@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from runwell.client.options import (
     MAX_DURATION_SECONDS,
+    Debounce,
     MachineOption,
     Queue,
     check_queue_name,
@@ -34,14 +35,16 @@ class TriggerOptions(TypedDict, total=False):
     """What every trigger function takes by name. An option of None counts as not given.
 
     `queue` and `concurrency_key`: where the run waits. `delay`: when it is queued, a length of time
-    or an aware instant. `ttl`: how long it may wait for its first start. `idempotency_key`: a text,
-    or texts, for which there is one run of the task while `idempotency_key_ttl` lasts (30 days).
-    `max_attempts`, `max_duration`, `machine`: in place of the task's own. `tags`: up to ten texts.
-    `metadata`: a JSON object. `version`: the background worker version that must run it.
+    or an aware instant. `debounce`: one run for all triggers with a key.
+    `ttl`: how long it may wait for its first start; 0 for as long as it takes. `idempotency_key`: a
+    text, or texts, for which there is one run of the task while `idempotency_key_ttl` lasts (30
+    days). `max_attempts`, `max_duration`, `machine`: in place of the task's own. `tags`: up to ten
+    texts. `metadata`: a JSON object. `version`: the background worker version that must run it.
     `priority`: seconds of head start over the runs of its queue.
     """
 
     concurrency_key: str | None
+    debounce: Debounce | None
     delay: Duration | datetime | None
     idempotency_key: str | Sequence[str] | None
     idempotency_key_ttl: Duration | None
@@ -163,6 +166,12 @@ def read_delay(value: object) -> Json:
     return f"{read_whole_seconds('delay', cast('Duration', value))}s"
 
 
+def _debounce(value: object) -> Json:
+    if not isinstance(value, Debounce):
+        raise ValueError(f"debounce={value!r}: it takes Debounce(key=..., delay=...)")
+    return value.to_fields()
+
+
 def _ttl(value: object) -> Json:
     return read_whole_seconds("ttl", cast("Duration", value))
 
@@ -229,6 +238,7 @@ def _version(value: str) -> str:
 #: How an option is called in the API, and how its value is read.
 _READERS: Final[dict[str, tuple[str, Callable[[object], Json]]]] = {
     "concurrency_key": ("concurrencyKey", _concurrency_key),
+    "debounce": ("debounce", _debounce),
     "delay": ("delay", read_delay),
     "idempotency_key": ("idempotencyKey", read_key),
     "idempotency_key_ttl": ("idempotencyKeyTTL", read_key_ttl),

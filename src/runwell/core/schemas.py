@@ -40,6 +40,15 @@ class QueueOption(ApiModel):
     concurrency_limit: int | None = Field(default=None, ge=0, le=100_000)
 
 
+class DebounceOption(ApiModel):
+    """One delayed run for `key`: each trigger pushes it by `delay`, by `max_delay` in all."""
+
+    key: Annotated[str, StringConstraints(min_length=1, max_length=512)]
+    delay: str
+    mode: Literal["leading", "trailing"] = "leading"
+    max_delay: str | None = None
+
+
 class TriggerOptions(ApiModel):
     """Options of a trigger. Every field that any documented client sends is named here.
 
@@ -75,7 +84,7 @@ class TriggerOptions(ApiModel):
     resume_parent_on_completion: bool | None = None
     priority: float | None = None
     region: str | None = None
-    debounce: Json = None
+    debounce: DebounceOption | None = None
     idempotency_key_options: Json = None
     payload_size: int | None = None
     external_deployment_id: str | None = None

@@ -14,8 +14,6 @@ UNBUILT_OPTIONS: Final = {
     "dependentAttempt": "waiting for a run",
     "dependentBatch": "waiting for a batch",
     "resumeParentOnCompletion": "waiting for a run",
-    "parentBatch": "batches",
-    "debounce": "debounce",
     "region": "regions",
     "gates": "gates",
     "concurrency": "concurrency gates",

@@ -8,7 +8,8 @@ A map, from the bottom up; `ARCHITECTURE.md` has the picture.
 - `snapshots`: the history of a run's statuses; the schema itself writes it
 - `logs`: captured lines of attempts
 - `queues`: enqueue, dequeue under concurrency limits
-- `trigger_options`, `triggering`, `batches`: what a trigger asks for; new runs; many in one step
+- `trigger_options`, `debouncing`, `triggering`: what a trigger asks for; one run for many; new runs
+- `batches`, `idempotency`: many runs in one step; keys that are given up
 - `attempts`, `deployments`: what workers report; indexed versions
 - `workers`: supervisors with their leases
 - `runs`: read, list, cancel

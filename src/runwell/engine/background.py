@@ -202,6 +202,7 @@ def _list_maintenance_loops(
     async def tidy() -> int:
         await maintenance.delete_expired_keys(db, now=clock.now())
         await maintenance.delete_old_waitpoints(db, now=clock.now())
+        await maintenance.delete_idle_debounces(db, now=clock.now())
         await workers.delete_old_workers(db, now=clock.now())
         return 0
 

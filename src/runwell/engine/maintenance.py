@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from runwell.engine import deployments, queues
+from runwell.engine import debouncing, deployments, queues
 from runwell.engine.db import Database
 from runwell.engine.queries import load_queries
 
@@ -35,6 +35,11 @@ async def delete_expired_keys(db: Database, *, now: datetime) -> None:
     """Forget idempotency keys past their lifetime."""
     async with db.connection() as tx:
         await tx.execute(_sql.delete_expired_keys, now=now, most=_MOST)
+
+
+async def delete_idle_debounces(db: Database, *, now: datetime) -> None:
+    """Forget debounces whose run went on its way."""
+    await debouncing.delete_idle_debounces(db, most=_MOST, now=now)
 
 
 async def delete_old_waitpoints(db: Database, *, now: datetime) -> None:

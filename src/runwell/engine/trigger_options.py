@@ -54,6 +54,24 @@ class TriggerRequest:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Debounce:
+    """One delayed run for a key: each trigger pushes it by `delay`, by `max_delay` in all.
+
+    The last trigger says what the run gets if it `is_trailing`, and the first one otherwise.
+    """
+
+    key: str
+    delay: timedelta
+    is_trailing: bool
+    max_delay: timedelta | None
+    request_key: str | None
+
+    def latest_at(self, due_at: datetime, now: datetime) -> datetime | None:
+        """How far a run that is made now, for `due_at`, may be pushed; None for any time."""
+        return None if self.max_delay is None else max(due_at, now + self.max_delay)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class NewRun:
     """A run to be inserted; the fields up to `trace_context` are parameters of `insert_runs`."""
 
@@ -84,6 +102,7 @@ class NewRun:
     #: A limit that is to be set for the queue; None removes the one there is.
     queue_limit: int | None
     sets_queue_limit: bool
+    debounce: Debounce | None
 
 
 def read_request(
@@ -112,6 +131,10 @@ def read_request(
     )
     ttl, ttl_seconds = _ttl(options.ttl)
     queue = options.queue
+    debounce = _debounce(options, request.request_key)
+    delayed_until = _delayed_until(options.delay, now)
+    if debounce is not None:
+        delayed_until = max(now + debounce.delay, delayed_until or now)
     return NewRun(
         run_id=request.run_id or run_id or _make_run_id(environment, request.request_key, now),
         task_id=request.task_id,
@@ -121,7 +144,7 @@ def read_request(
         concurrency_key=options.concurrency_key,
         idempotency_key=options.idempotency_key,
         idempotency_key_expires_at=now + key_lifetime,
-        delayed_until=_delayed_until(options.delay, now),
+        delayed_until=delayed_until,
         priority_seconds=_priority(options.priority),
         payload=payload,
         payload_type=payload_type,
@@ -141,6 +164,7 @@ def read_request(
         else encode_json({"traceparent": request.traceparent}),
         queue_limit=None if queue is None else queue.concurrency_limit,
         sets_queue_limit=queue is not None and "concurrency_limit" in queue.model_fields_set,
+        debounce=debounce,
     )
 
 
@@ -265,6 +289,32 @@ def _duration(value: str | int, name: str) -> timedelta:
         return parse_duration(value)
     except ValueError as error:
         raise RequestError(400, f"options.{name}: {error}") from None
+
+
+def _debounce(options: TriggerOptions, request_key: str | None) -> Debounce | None:
+    given = options.debounce
+    if given is None:
+        return None
+    _checked_text(given.key)
+    delay = _duration(given.delay, "debounce.delay")
+    if not delay:
+        raise RequestError(400, "options.debounce.delay: it must be longer than nothing")
+    max_delay = None
+    if given.max_delay is not None:
+        max_delay = _duration(given.max_delay, "debounce.maxDelay")
+        if max_delay < delay:
+            raise RequestError(
+                400,
+                f"options.debounce.maxDelay: {given.max_delay} is shorter than the delay, which is "
+                f"{given.delay}",
+            )
+    return Debounce(
+        key=given.key,
+        delay=delay,
+        is_trailing=given.mode == "trailing",
+        max_delay=max_delay,
+        request_key=request_key,
+    )
 
 
 def _delayed_until(delay: str | None, now: datetime) -> datetime | None:

@@ -3,7 +3,7 @@
 What a trigger asks for is read by `trigger_options`; what belongs to a batch is in `batches`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from operator import attrgetter
@@ -13,13 +13,17 @@ from runwell.core.errors import RequestError
 from runwell.core.ids import RunId, make_run_ids
 from runwell.engine import queues
 from runwell.engine.db import Database, Row, Transaction
+from runwell.engine.debouncing import push_run
 from runwell.engine.environments import Environment
 from runwell.engine.queries import load_queries
 from runwell.engine.trigger_options import NewRun, TriggerRequest, read_request
 
 _sql = load_queries("triggering")
 
-_NOT_COLUMNS = frozenset({"queue_limit", "sets_queue_limit"})
+# Runs by their places in a batch; a run that is triggered by itself has the place None.
+_Items = Mapping[int | None, NewRun]
+
+_NOT_COLUMNS = frozenset({"queue_limit", "sets_queue_limit", "debounce"})
 _QUEUE_COLUMNS: Final = ("task_id", "version", "queue_name", "default_queue_name")
 _COLUMNS: Final = {
     field.name: attrgetter(field.name) for field in fields(NewRun) if field.name not in _NOT_COLUMNS
@@ -28,7 +32,7 @@ _COLUMNS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Triggered:
-    """The run of a trigger; `is_cached` when the idempotency key had it already."""
+    """The run of a trigger; `is_cached` when it was there: its key had it, or it was pushed."""
 
     run_id: RunId
     is_cached: bool
@@ -39,20 +43,20 @@ async def trigger_run(
 ) -> Triggered:
     """Create a run, durable when this returns.
 
-    One statement, unless a queue is new or its limit changes. Raises RequestError with a sentence
-    for what can't be (422) or is malformed (400).
+    One statement, unless it is debounced, its queue is new or the limit of that changes. Raises
+    RequestError with a sentence for what can't be (422) or is malformed (400).
     """
     run = read_request(environment, request, now=now)
-    if run.sets_queue_limit:
-        async with db.transaction() as tx:
-            await _set_queue_limits(tx, environment, [run], names_items=False, now=now)
-    values = _values(environment, [run], now=now)
-    rows = await db.fetch(_sql.insert_runs, **values)
-    if rows[0]["missing"] is not None:
-        async with db.transaction() as tx:
-            await _create_missing(tx, environment, [run], rows, names_items=False, now=now)
-        rows = await db.fetch(_sql.insert_runs, **values)
-    return _triggered([run], rows)[0]
+    if run.debounce is None and not run.sets_queue_limit:
+        rows = await db.fetch(_sql.insert_runs, **_values(environment, [run], now=now))
+        if rows[0]["missing"] is None:
+            return _triggered(run, rows[0])
+
+    async def act(tx: Transaction) -> Triggered:
+        (triggered,) = await _trigger(tx, environment, {None: run}, now=now)
+        return triggered
+
+    return await db.run(act)
 
 
 async def trigger_many(
@@ -65,24 +69,69 @@ async def trigger_many(
 ) -> list[Triggered]:
     """Create runs, all or none, in the order given; they are there when `tx` commits.
 
-    One statement, unless a queue is new or its limit changes. Two requests with one idempotency key
-    for one task are one run. Raises RequestError as `trigger_run` does, with the place of the bad
-    request as `items[3]`; `tx` is to be rolled back then. Who commits wakes the dequeuers.
+    One statement, unless some are debounced, a queue is new or its limit changes. Two requests with
+    one idempotency key for one task are one run. Raises RequestError as `trigger_run` does, with
+    the place of the bad request as `items[3]`; `tx` is to be rolled back then. Who commits wakes
+    the dequeuers.
     """
     run_ids = make_run_ids(len(requests), now)
-    runs = [
-        _read_item(environment, request, index, run_id, now=now)
+    runs: dict[int | None, NewRun] = {
+        index: _read_item(environment, request, index, run_id, now=now)
         for index, (request, run_id) in enumerate(zip(requests, run_ids, strict=True))
-    ]
-    if not runs:
-        return []
-    await _set_queue_limits(tx, environment, runs, names_items=True, now=now)
+    }
+    return await _trigger(tx, environment, runs, batch_id=batch_id, now=now)
+
+
+async def _trigger(
+    tx: Transaction,
+    environment: Environment,
+    runs: _Items,
+    *,
+    batch_id: str | None = None,
+    now: datetime,
+) -> list[Triggered]:
+    await _set_queue_limits(tx, environment, runs, now=now)
+    plain = {index: run for index, run in runs.items() if run.debounce is None}
+    made = await _insert(tx, environment, plain, batch_id=batch_id, now=now)
+    # In one order of keys everywhere, so that two transactions don't wait for each other.
+    for index, run, debounce in sorted(
+        ((index, run, run.debounce) for index, run in runs.items() if run.debounce is not None),
+        key=lambda found: (found[1].task_id, found[2].key, found[0] or 0),
+    ):
+        pushed = await push_run(tx, environment, run, debounce, now=now)
+        if pushed is None:
+            made |= await _insert(tx, environment, {index: run}, batch_id=batch_id, now=now)
+        else:
+            made[index] = Triggered(pushed, is_cached=pushed != run.run_id)
+    return [made[index] for index in runs]
+
+
+async def _insert(
+    tx: Transaction,
+    environment: Environment,
+    items: _Items,
+    *,
+    batch_id: str | None,
+    now: datetime,
+) -> dict[int | None, Triggered]:
+    """Insert runs and make the queues that aren't there."""
+    if not items:
+        return {}
+    runs = list(items.values())
     values = _values(environment, runs, batch_id=batch_id, now=now)
     rows = await tx.fetch(_sql.insert_runs, **values)
     if any(row["missing"] is not None for row in rows):
-        await _create_missing(tx, environment, runs, rows, names_items=True, now=now)
+        _check_versions(environment, items, rows)
+        wanted = {
+            (row["queue_name"], run.concurrency_key or "")
+            for run, row in zip(runs, rows, strict=True)
+            if row["missing"] is not None
+        }
+        await queues.ensure_queues(tx, environment, sorted(wanted), now=now)
         rows = await tx.fetch(_sql.insert_runs, **values)
-    return _triggered(runs, rows)
+    return {
+        index: _triggered(run, row) for (index, run), row in zip(items.items(), rows, strict=True)
+    }
 
 
 def _read_item(
@@ -121,43 +170,17 @@ def _values(
     }
 
 
-def _triggered(runs: Sequence[NewRun], rows: Sequence[Row]) -> list[Triggered]:
-    if any(row["missing"] is not None for row in rows):
-        raise RuntimeError(f"a queue of task {runs[0].task_id} vanished while it was used")
-    return [
-        Triggered(row["run_id"], is_cached=row["run_id"] != run.run_id)
-        for run, row in zip(runs, rows, strict=True)
-    ]
-
-
-async def _create_missing(
-    tx: Transaction,
-    environment: Environment,
-    runs: Sequence[NewRun],
-    rows: Sequence[Row],
-    *,
-    names_items: bool,
-    now: datetime,
-) -> None:
-    """Make the queues that aren't there; raises RequestError for a version that isn't."""
-    _check_versions(environment, runs, rows, names_items=names_items)
-    wanted = {
-        (row["queue_name"], run.concurrency_key or "")
-        for run, row in zip(runs, rows, strict=True)
-        if row["missing"] is not None
-    }
-    await queues.ensure_queues(tx, environment, sorted(wanted), now=now)
+def _triggered(run: NewRun, row: Row) -> Triggered:
+    if row["missing"] is not None:
+        raise RuntimeError(f"the queue of task {run.task_id} vanished while it was used")
+    return Triggered(row["run_id"], is_cached=row["run_id"] != run.run_id)
 
 
 async def _set_queue_limits(
-    tx: Transaction,
-    environment: Environment,
-    runs: Sequence[NewRun],
-    *,
-    names_items: bool,
-    now: datetime,
+    tx: Transaction, environment: Environment, items: _Items, *, now: datetime
 ) -> None:
     """Set the limits that triggers bring; the last one holds for a queue that is there twice."""
+    runs = list(items.values())
     if not any(run.sets_queue_limit for run in runs):
         return
     rows = await tx.fetch(
@@ -165,7 +188,7 @@ async def _set_queue_limits(
         environment_id=environment.id,
         **{name: [_COLUMNS[name](run) for run in runs] for name in _QUEUE_COLUMNS},
     )
-    _check_versions(environment, runs, rows, names_items=names_items)
+    _check_versions(environment, items, rows)
     limits = {
         row["queue_name"]: run.queue_limit
         for run, row in zip(runs, rows, strict=True)
@@ -175,10 +198,8 @@ async def _set_queue_limits(
         await queues.set_limit(tx, environment, name=name, limit=limit, now=now)
 
 
-def _check_versions(
-    environment: Environment, runs: Sequence[NewRun], rows: Sequence[Row], *, names_items: bool
-) -> None:
-    for index, (run, row) in enumerate(zip(runs, rows, strict=True)):
+def _check_versions(environment: Environment, items: _Items, rows: Sequence[Row]) -> None:
+    for (index, run), row in zip(items.items(), rows, strict=True):
         version = (run.version or "")[:64]
         match row["missing"]:
             case "VERSION":
@@ -189,4 +210,4 @@ def _check_versions(
             case _:
                 continue
         message = f"options.lockToVersion: {problem}"
-        raise RequestError(422, name_item(index, message) if names_items else message)
+        raise RequestError(422, message if index is None else name_item(index, message))

@@ -5,7 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Unpack, cast, get_args
 
-from runwell.client.options import MachineOption, Retry, read_machine, read_max_duration
+from runwell.client.options import (
+    MachineOption,
+    Retry,
+    read_machine,
+    read_max_duration,
+    read_whole_seconds,
+)
 from runwell.core.machines import MachineName
 from runwell.core.timing import Duration
 from runwell.sdk.hooks import Hook, HookName, HookOptions, Hooks, read_hooks
@@ -51,6 +57,7 @@ class Config:
     retries: Retries
     machine: MachineName | None
     max_duration: int | None
+    ttl: int | None
     log_level: LogThreshold
     hooks: Hooks = field(default_factory=dict[HookName, Hook])
 
@@ -66,6 +73,7 @@ class Config:
             retry=None if default is None else default.to_options(),
             machine=self.machine,
             max_duration=self.max_duration,
+            ttl=self.ttl,
         )
 
 
@@ -77,6 +85,7 @@ def define_config(
     retries: Retries | None = None,
     machine: MachineOption | None = None,
     max_duration: Duration | None = None,
+    ttl: Duration | None = None,
     log_level: LogThreshold = "info",
     **hooks: Unpack[HookOptions],
 ) -> Config:
@@ -84,8 +93,9 @@ def define_config(
 
     `project` is the project's ref; without it, the one that the secret key belongs to. `dirs` are
     the folders with the task files, relative to this one; `ignore_patterns` name files in them that
-    are none. `machine` and `max_duration` hold for tasks that don't set their own. `log_level` is
-    the least urgent level of `logger` that is sent. The rest are hooks, called for every task.
+    are none. `machine`, `max_duration` and `ttl` hold for tasks that don't set their own; with a
+    `ttl` of 0 runs wait as long as it takes. `log_level` is the least urgent level of `logger` that
+    is sent. The rest are hooks, called for every task.
 
     Example:
         >>> from runwell import define_config
@@ -103,6 +113,7 @@ def define_config(
         retries=_read_retries(retries),
         machine=None if machine is None else read_machine(machine),
         max_duration=None if max_duration is None else read_max_duration(max_duration),
+        ttl=None if ttl is None else read_whole_seconds("ttl", ttl),
         log_level=log_level,
         hooks=read_hooks(hooks, "define_config"),
     )

@@ -200,9 +200,10 @@ def task(
     must have a JSON form.
 
     `id` must be unique in the project. What isn't given is taken from the config file. `ttl` is how
-    long a run may wait for its first start, `max_duration` how long an attempt may take (at least
-    5 seconds; `timeout.NONE` for no limit). With `keep_process`, one process serves many runs of
-    this task: faster, and what a run leaves behind in memory is there for the next.
+    long a run may wait for its first start (0: as long as it takes), `max_duration` how long an
+    attempt may take (at least 5 seconds; `timeout.NONE` for no limit). With `keep_process`, one
+    process serves many runs of this task: faster, and what a run leaves behind in memory is there
+    for the next.
 
     Example:
         >>> from runwell import Queue, Retry, task

@@ -59,6 +59,7 @@ class TaskDefaults:
     retry: RetryOptions | None = None
     machine: MachineName | None = None
     max_duration: int | None = None
+    ttl: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -301,7 +302,7 @@ class Task(HookDecorators, Generic[PayloadT_contra, OutputT_co]):
             retry=options.retry or defaults.retry or RetryOptions(),
             machine=MachineManifest(preset=options.machine or defaults.machine or DEFAULT_MACHINE),
             max_duration=options.max_duration or defaults.max_duration,
-            ttl=options.ttl,
+            ttl=defaults.ttl if options.ttl is None else options.ttl,
             payload_schema=schema.json_schema() if schema else None,
             keep_process=options.keep_process,
             trigger_source="schedule" if options.is_scheduled else None,

@@ -51,8 +51,9 @@ WITH tick AS MATERIALIZED (
     )
     SELECT k.run_id, k.environment_id, k.task_id, 'QUEUED', 'QUEUED', 0, k.queue_id, k.subqueue_id,
         :now, k.payload, :payload_type,
-        coalesce(k.ttl_seconds || 's', CASE k.type WHEN 'DEVELOPMENT' THEN '10m' END),
-        coalesce(k.ttl_seconds, CASE k.type WHEN 'DEVELOPMENT' THEN 600 END),
+        CASE WHEN coalesce(k.ttl_seconds, 1) <> 0 THEN
+            coalesce(k.ttl_seconds || 's', CASE k.type WHEN 'DEVELOPMENT' THEN '10m' END) END,
+        nullif(coalesce(k.ttl_seconds, CASE k.type WHEN 'DEVELOPMENT' THEN 600 END), 0),
         :now, :now, :now, k.schedule_id, k.tick_at
     FROM tick k JOIN waited_for w ON w.id = k.subqueue_id
     ON CONFLICT DO NOTHING

@@ -8,10 +8,13 @@ WITH environment AS MATERIALIZED (
 ), given AS MATERIALIZED (
     SELECT g.*, s.id AS subqueue_id, s.queue_id, b.id AS version_id,
         coalesce(g.queue_name, t.queue_name, g.default_queue_name) AS wanted_queue,
-        coalesce(g.ttl, t.ttl_seconds || 's', CASE e.type WHEN 'DEVELOPMENT' THEN '10m' END) AS used_ttl,
-        coalesce(
+        -- A time to live of 0 is none, where there is a default one too.
+        CASE WHEN coalesce(g.ttl_seconds, t.ttl_seconds, 1) <> 0 THEN coalesce(
+            g.ttl, t.ttl_seconds || 's', CASE e.type WHEN 'DEVELOPMENT' THEN '10m' END
+        ) END AS used_ttl,
+        nullif(coalesce(
             g.ttl_seconds, t.ttl_seconds, CASE e.type WHEN 'DEVELOPMENT' THEN 600 END
-        ) AS used_ttl_seconds,
+        ), 0) AS used_ttl_seconds,
         CASE
             WHEN g.delayed_until > :now THEN 'DELAYED'
             WHEN t.task_id IS NOT NULL THEN 'QUEUED'
