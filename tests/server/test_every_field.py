@@ -84,6 +84,7 @@ TRIGGER: dict[str, Any] = {
         "parentRunId": "run_1",
         "priority": 1,
         "idempotencyKeyOptions": {"key": "i", "scope": "run"},
+        "parentBatch": "batch_1",
         "payloadSize": 1,
         "externalDeploymentId": "e",
     },
