@@ -3,14 +3,23 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
 
 import pytest
 
 from runwell.core.errors import ErrorCode, InternalError
-from runwell.core.protocol import DequeuedRun, RunReport
+from runwell.core.protocol import DequeuedRun, RateLimitManifest, RunReport, TaskManifest
 from runwell.engine import db as engine_db
-from runwell.engine import maintenance, timers, workers
+from runwell.engine import (
+    environments,
+    maintenance,
+    queue_settings,
+    rate_limits,
+    timers,
+    workers,
+)
 from runwell.engine.db import Database
+from runwell.engine.queue_settings import QueueReference
 from tests.support.factories import (
     Scene,
     Supervisor,
@@ -41,6 +50,9 @@ SELECT e.id FROM environments e JOIN environment_concurrency c ON c.environment_
 WHERE h.held > e.concurrency_limit OR h.held <> c.running
 """
 _TASKS = ("one", "three", "keyed", "free")
+# At most so many starts of the queue of the task `rated` in so many seconds.
+_RATE, _RATE_SECONDS = 4, 2
+_PAUSED = QueueReference(type="custom", value="three")
 
 
 async def _make_scene(db: Database) -> Scene:
@@ -50,9 +62,20 @@ async def _make_scene(db: Database) -> Scene:
         make_task("three", queue="three", limit=3, retry={"max_attempts": 2}),
         make_task("keyed", queue="keyed", limit=2, retry={"min_timeout_in_ms": 0}),
         make_task("free"),
+        _make_rated_task(),
     )
     await read(db, "UPDATE environments SET concurrency_limit = 8 RETURNING id")
     return scene
+
+
+def _make_rated_task() -> TaskManifest:
+    task = make_task("rated", queue="rated")
+    assert task.queue is not None
+    task.queue.rate_limits = [
+        RateLimitManifest(limit=_RATE, window_seconds=_RATE_SECONDS),
+        RateLimitManifest(limit=2, window_seconds=1, per="key"),
+    ]
+    return task
 
 
 class Walk:
@@ -64,6 +87,7 @@ class Walk:
         self.scene, self.db, self.choice, self.run_ids = scene, db, choice, run_ids
         self.held: list[DequeuedRun] = []
         self.given: list[tuple[str, int]] = []
+        self.rated: list[datetime] = []
         self.worker: Supervisor | None = None
 
     async def go(self, steps: int) -> None:
@@ -75,6 +99,7 @@ class Walk:
             (1, self.heartbeat),
             (1, self.vanish),
             (2, self.tick),
+            (1, self.pause_or_resume),
         ]
         for _ in range(steps):
             (way,) = self.choice.choices(
@@ -85,7 +110,7 @@ class Walk:
 
     async def trigger(self) -> None:
         triggered = await self.scene.trigger(
-            self.choice.choice(_TASKS),
+            self.choice.choice([*_TASKS, "rated"]),
             db=self.db,
             concurrencyKey=self.choice.choice(["a", "b", None]),
             delay=self.choice.choice(["1s", None, None]),
@@ -97,7 +122,9 @@ class Walk:
     async def dequeue(self) -> None:
         if self.worker is None:
             self.worker = await self.scene.connect(db=self.db)
+        now = self.scene.now
         given = await self.worker.dequeue(self.choice.randint(1, 5))
+        self.rated += [now for run in given if run.task_id == "rated"]
         self.held += given
         self.given += [(run.run_id, run.snapshot_id) for run in given]
 
@@ -147,17 +174,30 @@ class Walk:
         await workers.take_lost_runs(self.db, now=now)
         await maintenance.retire_empty_subqueues(self.db)
         await maintenance.release_waiting_runs(self.db, now=now)
+        await rate_limits.open_due_subqueues(self.db, now=now)
+
+    async def pause_or_resume(self) -> None:
+        """Of the queue `three`, or of everything."""
+        environment = self.scene.environment
+        is_paused = self.choice.random() < 0.5
+        if self.choice.random() < 0.5:
+            await environments.set_paused(self.db, environment, is_paused=is_paused)
+        else:
+            await queue_settings.set_paused(self.db, environment, _PAUSED, is_paused=is_paused)
 
 
 async def _finish(scene: Scene) -> None:
     """Let every lease end, and complete whatever is left."""
     worker = await scene.connect()
+    await environments.set_paused(scene.db, scene.environment, is_paused=False)
+    await queue_settings.set_paused(scene.db, scene.environment, _PAUSED, is_paused=False)
     is_quiet = False
     while not is_quiet:
         scene.later(100)
         await workers.take_lost_runs(scene.db, now=scene.now)
         await timers.enqueue_due_runs(scene.db, now=scene.now)
         await timers.expire_due_runs(scene.db, now=scene.now)
+        await rate_limits.open_due_subqueues(scene.db, now=scene.now)
         await worker.heartbeat()
         held = await worker.dequeue(50)
         await worker.report(*(complete(run) for run in held))
@@ -176,6 +216,9 @@ async def _walk(dbs: list[Database], seed: int, actors: int, steps: int) -> None
     ]
     await asyncio.gather(*(walk.go(steps) for walk in walks))
     await check_consistency(dbs[0])
+    starts = sorted(at for walk in walks for at in walk.rated)
+    for first, last in zip(starts, starts[_RATE:], strict=False):
+        assert last - first >= timedelta(seconds=_RATE_SECONDS)
     # A lease was given to one of them only.
     given = [lease for walk in walks for lease in set(walk.given)]
     assert len(given) == len(set(given))
