@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from runwell.sdk.subtasks import Failed, Ok, SubtaskError, SubtaskUnwrapError
     from runwell.sdk.tags import tags
     from runwell.sdk.task import Task
+    from runwell.sdk.tokens import TokenResult, WaitTimeoutError
     from runwell.sdk.wait import wait
     from runwell.sdk.waiting import WaitRefusedError
 
@@ -113,6 +114,7 @@ _MODULES = {
     "runwell.sdk.subtasks": ("Failed", "Ok", "SubtaskError", "SubtaskUnwrapError"),
     "runwell.sdk.tags": ("tags",),
     "runwell.sdk.task": ("Task",),
+    "runwell.sdk.tokens": ("TokenResult", "WaitTimeoutError"),
     "runwell.sdk.wait": ("wait",),
     "runwell.sdk.waiting": ("WaitRefusedError",),
 }
@@ -166,8 +168,10 @@ __all__ = [
     "SubtaskUnwrapError",
     "Task",
     "TaskPayloadParsedError",
+    "TokenResult",
     "UnprocessableEntityError",
     "WaitRefusedError",
+    "WaitTimeoutError",
     "__version__",
     "batch",
     "configure",

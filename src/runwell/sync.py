@@ -6,12 +6,12 @@ A task has its own: `hello.sync.trigger(...)`.
 """
 
 from runwell.sdk.batch import blocking_batch as batch
+from runwell.sdk.blocking_wait import blocking_wait as wait
 from runwell.sdk.client import blocking_queues as queues
 from runwell.sdk.client import blocking_runs as runs
 from runwell.sdk.client import blocking_tasks as tasks
 from runwell.sdk.idempotency import blocking_idempotency_keys as idempotency_keys
 from runwell.sdk.schedules import blocking_schedules as schedules
 from runwell.sdk.tags import blocking_tags as tags
-from runwell.sdk.wait import blocking_wait as wait
 
 __all__ = ["batch", "idempotency_keys", "queues", "runs", "schedules", "tags", "tasks", "wait"]

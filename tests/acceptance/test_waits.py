@@ -1,9 +1,14 @@
 """Runs that wait, on a real platform."""
 
+import asyncio
+import urllib.request
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
+from runwell.client.transport import Call, json_body
+from runwell.core.token_schemas import EventAnswer
 from tests.support.platform import Platform, open_session, temporary_platform
 from tests.support.waiting import wait_until
 
@@ -88,3 +93,57 @@ async def test_a_waiting_run_is_frozen_and_can_be_canceled(platform: Platform) -
         await session.runs.cancel(run_id)
         run = await session.runs.poll(run_id)
         assert run.status == "CANCELED"
+
+
+async def _read_when_there(path: Path) -> str:
+    return await wait_until(
+        lambda: path.read_text(encoding="utf-8") if path.exists() else "", f"{path} is written"
+    )
+
+
+def _post(url: str, body: bytes) -> int:
+    request = urllib.request.Request(url, data=body, method="POST")
+    with urllib.request.urlopen(request, timeout=10) as answered:
+        return int(answered.status)
+
+
+@pytest.mark.parametrize(("body", "output"), [(b'{"ok": 1}', {"ok": 1}), (b"yes", "yes")])
+async def test_a_plain_post_to_a_tokens_url_completes_it(
+    platform: Platform, tmp_path: Path, body: bytes, output: object
+) -> None:
+    async with open_session(platform) as session:
+        run_id = await session.trigger("wait-for-approval", str(tmp_path / "url"))
+        _, url = (await _read_when_there(tmp_path / "url")).split()
+        assert await asyncio.to_thread(_post, url, body) == 200
+        # A second one changes nothing.
+        assert await asyncio.to_thread(_post, url, b"no") == 200
+        assert (await session.runs.poll(run_id, poll_interval=0.05)).output == output
+
+
+async def test_a_token_that_nobody_completes_times_out(platform: Platform) -> None:
+    said = await _run(platform, "time-out")
+    assert str(said).startswith("False waitpoint_")
+
+
+async def test_a_run_waits_for_a_request(platform: Platform, tmp_path: Path) -> None:
+    async with open_session(platform) as session:
+        run_id = await session.trigger("wait-for-request", str(tmp_path / "url"))
+        url = await _read_when_there(tmp_path / "url")
+        assert await asyncio.to_thread(_post, url, b"[1]") == 200
+        assert (await session.runs.poll(run_id, poll_interval=0.05)).output == [1]
+
+
+async def test_a_run_waits_for_the_event_that_its_filter_means(platform: Platform) -> None:
+    async with open_session(platform) as session:
+        run_id = await session.trigger("wait-for-payment", 7)
+        await session.wait_for_status(run_id, "FROZEN")
+
+        async def send(order: int) -> int:
+            body: dict[str, object] = {"name": "order.paid", "payload": {"order": order}}
+            call = Call(method="POST", path="/api/v1/events", body=json_body(body))
+            return (await session.client.run(session.client.ask(call, EventAnswer))).completed
+
+        assert await send(8) == 0
+        assert await send(7) == 1
+        assert await send(7) == 0
+        assert (await session.runs.poll(run_id, poll_interval=0.05)).output == {"order": 7}

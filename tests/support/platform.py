@@ -146,7 +146,7 @@ class Session:
             retry=Retry(max_attempts=60, min_timeout=0.1, factor=1, randomize=False),
             timeout=20,
         )
-        client = ApiClient(lambda: settings)
+        client = self.client = ApiClient(lambda: settings)
         self.tasks, self.runs = Tasks(client), Runs(client)
         self._gate, self._record = folder / "gate", folder / "record"
 

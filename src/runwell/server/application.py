@@ -18,6 +18,7 @@ from runwell.server.routes import (
     run_changes,
     runs,
     schedules,
+    tokens,
     waits,
     workers,
 )
@@ -26,6 +27,7 @@ from runwell.server.routes import (
 OPERATIONS: tuple[Operation, ...] = (
     *workers.operations,
     *waits.operations,
+    *tokens.operations,
     *runs.operations,
     *run_changes.operations,
     *queues.operations,

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TypedDict
 
 from runwell import Failed, Ok, Retry, SubtaskUnwrapError, WaitRefusedError, queue, task, wait
@@ -182,3 +183,28 @@ def blocking_lengths_of_outputs(times: int) -> list[int]:
     one = repeat.sync.trigger_and_wait(times).unwrap()
     batch = blocking_batch.trigger_by_task_and_wait([(repeat, times), (repeat, 1)])
     return [len(str(output)) for output in (one, *(run.unwrap() for run in batch.runs))]
+
+
+@task(id="wait-for-approval")
+async def wait_for_approval(url_file: str) -> object:
+    token = await wait.create_token(timeout="1m", tags=["approval"])
+    await asyncio.to_thread(Path(url_file).write_text, f"{token.id} {token.url}")
+    return await wait.for_token(token).unwrap()
+
+
+@task(id="time-out")
+async def time_out() -> str:
+    result = await wait.for_token(await wait.create_token(timeout="1s"))
+    return f"{result.ok} {result.error}"
+
+
+@task(id="wait-for-request")
+def wait_for_request(url_file: str) -> object:
+    return blocking_wait.for_request(
+        lambda url: Path(url_file).write_text(url, encoding="utf-8"), timeout="1m"
+    )
+
+
+@task(id="wait-for-payment")
+async def wait_for_payment(order: int) -> object:
+    return await wait.for_event("order.paid", filter={"order": order}, timeout="1m")
