@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Generator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from runwell.core.payloads import MIN_STORED_BYTES
@@ -93,3 +94,53 @@ async def test_a_large_output_is_kept_in_the_database_when_the_store_takes_nothi
         assert run.status == "COMPLETED", run.error
         assert run.output == "x" * MIN_STORED_BYTES
         assert await read_types(session, run_id) == ("application/json", "application/json")
+
+
+async def test_an_upload_survives_a_server_that_is_killed_before_the_trigger(
+    platform: Platform,
+) -> None:
+    headers = {"authorization": f"Bearer {platform.secret_key}"}
+    async with (
+        open_session(platform) as session,
+        httpx.AsyncClient(base_url=platform.server.url, headers=headers, timeout=20) as client,
+    ):
+        path = "run_1/payload.json"
+        urls = [
+            (await client.request(method, f"/api/v1/packets/{path}")).json()["presignedUrl"]
+            for method in ("PUT", "GET")
+        ]
+        text = {"content-type": "text/plain"}
+        (await client.put(urls[0], content=LARGE.encode(), headers=text)).raise_for_status()
+        platform.server.kill()
+        platform.mend()
+        platform.wait_until_whole()
+        # What the killed server signed is good at its successor.
+        assert (await client.get(urls[1])).text == LARGE
+        answer = await client.post(
+            "/api/v1/tasks/echo/trigger",
+            json={"payload": path, "options": {"payloadType": "application/store"}},
+        )
+        run = await session.runs.poll(
+            answer.json()["id"], poll_interval=0.05, timeout=FINISH_SECONDS
+        )
+        assert run.output == LARGE
+
+
+async def test_an_output_survives_a_worker_that_is_killed_after_its_upload(
+    platform: Platform,
+) -> None:
+    async with open_session(platform) as session:
+        run_id = await session.trigger("large-output", MIN_STORED_BYTES, delay="1s")
+        async with session.hold("LOCK TABLE run_attempts IN ACCESS EXCLUSIVE MODE"):
+            await session.wait_for_row(
+                "the output's packet is known",
+                "SELECT 1 FROM packets WHERE path LIKE $1 || '/%/output.json'",
+                run_id,
+            )
+            await session.wait_until_blocked()
+            session.kill("supervisor")
+        platform.mend()
+        run = await session.runs.poll(run_id, poll_interval=0.05, timeout=FINISH_SECONDS)
+        assert run.status == "COMPLETED", run.error
+        assert run.output == "x" * MIN_STORED_BYTES
+        await session.check_settled([run_id])
