@@ -11,15 +11,31 @@ import time
 import uvloop
 
 from bench.figures import Section, keep_results
-from bench.measures import cold_start, dequeue, drain, latency, memory, schedules, triggers
+from bench.measures import (
+    batches,
+    cold_start,
+    dequeue,
+    drain,
+    due_timers,
+    fan_out,
+    keys,
+    latency,
+    memory,
+    schedules,
+    triggers,
+)
 from bench.quiet import Company, wait_until_quiet
 
 _MEASURES = {
     "latency": latency.measure,
     "triggers": triggers.measure,
     "schedules": schedules.measure,
+    "batches": batches.measure,
     "drain": drain.measure,
+    "fan_out": fan_out.measure,
+    "due_timers": due_timers.measure,
     "dequeue": dequeue.measure,
+    "keys": keys.measure,
     "memory": memory.measure,
     "cold_start": cold_start.measure,
 }

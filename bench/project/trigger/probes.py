@@ -2,8 +2,9 @@
 
 import asyncio
 import time
+from datetime import UTC, datetime
 
-from runwell import task
+from runwell import Task, task, wait
 
 
 @task(id="clock")
@@ -32,3 +33,36 @@ async def noop_kept() -> None:
 async def sleeper(seconds: float) -> None:
     """Hold a process."""
     await asyncio.sleep(seconds)
+
+
+@task(id="fan-out")
+async def fan_out(count: int) -> float:
+    """The seconds that this many children take, each in a process of its own."""
+    return await _fan_out(noop, count)
+
+
+@task(id="fan-out-kept")
+async def fan_out_kept(count: int) -> float:
+    """The same with children in kept processes."""
+    return await _fan_out(noop_kept, count)
+
+
+@task(id="delayed", keep_process=True)
+async def delayed() -> float:
+    """When it began, in seconds since the epoch."""
+    return time.time()
+
+
+@task(id="waiter", keep_process=True)
+async def waiter(until: float) -> float:
+    """Wait until an instant; returns when it went on. Both in seconds since the epoch."""
+    await wait.until(datetime.fromtimestamp(until, UTC))
+    return time.time()
+
+
+async def _fan_out(child: Task[None, None], count: int) -> float:
+    start = time.monotonic()
+    result = await child.batch_trigger_and_wait([None] * count)
+    if not all(run.ok for run in result.runs):
+        raise RuntimeError("a child failed")
+    return time.monotonic() - start
