@@ -156,6 +156,16 @@ class Instance:
 
         await _wait_until(is_idle, "all runs have ended", seconds=seconds)
 
+    async def wait_until_ended(self, run_id: str, *, seconds: float = 120) -> None:
+        """Wait until a run has ended."""
+
+        async def has_ended() -> bool:
+            return await self.database.fetchval(
+                "SELECT finished_at IS NOT NULL FROM runs WHERE id = $1", run_id
+            )
+
+        await _wait_until(has_ended, f"run {run_id} has ended", seconds=seconds)
+
     def read_log(self, name: str) -> str:
         """The last lines that a process wrote."""
         path = self.folder / name
