@@ -34,6 +34,18 @@ async def test_a_delayed_run_is_queued_when_its_delay_is_over(db: Database) -> N
     await check_consistency(db)
 
 
+async def test_the_next_delay_that_ends_is_known_ahead(db: Database) -> None:
+    scene = await make_scene(db, make_task())
+    assert await timers.find_next_timer(db) is None
+    await scene.trigger(delay="10m")
+    await scene.trigger(delay="5s")
+    await scene.trigger()
+    assert await timers.find_next_timer(db) == scene.now + timedelta(seconds=5)
+    scene.later(5)
+    await timers.enqueue_due_runs(db, now=scene.now)
+    assert await timers.find_next_timer(db) == scene.now + timedelta(seconds=595)
+
+
 async def test_a_delayed_run_has_the_place_of_its_due_time(db: Database) -> None:
     scene = await make_scene(db, make_task())
     delayed = (await scene.trigger(delay="10s")).run_id

@@ -35,6 +35,10 @@ _log = logging.getLogger(__name__)
 WAITS_TOPIC = "waits"
 #: Woken when a date was set that may be sooner than all others.
 DATES_TOPIC = "dates"
+# Nobody needs to wake what is looked at every tenth of a second: it only must not be late then.
+_TIMERS_TOPIC = "timers"
+# What is due and stays so, since another server has it, is looked at again after this long.
+_LEAST_SECONDS = 0.002
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +102,7 @@ class Nudges:
         with contextlib.suppress(DatabaseUnavailableError):
             left = await self.seconds_left() if self.seconds_left is not None else None
         if left is not None:
-            seconds = min(seconds, max(left, 0.0))
+            seconds = min(seconds, max(left, _LEAST_SECONDS))
         await self.signals.wait(self.topic, version, seconds)
 
 
@@ -125,6 +129,10 @@ def _list_timer_loops(db: Database, signals: Signals, clock: Clock) -> list[Loop
         _wake(signals, environment_ids)
         return count
 
+    async def seconds_to_next_timer() -> float | None:
+        due_at = await timers.find_next_timer(db)
+        return None if due_at is None else (due_at - clock.now()).total_seconds()
+
     async def open_subqueues() -> int:
         count, environment_ids = await rate_limits.open_due_subqueues(db, now=clock.now())
         _wake(signals, environment_ids)
@@ -142,7 +150,13 @@ def _list_timer_loops(db: Database, signals: Signals, clock: Clock) -> list[Loop
         return count
 
     return [
-        Loop(name="due_runs", interval_seconds=0.1, tick=enqueue_due_runs, full=timers.BATCH),
+        Loop(
+            name="due_runs",
+            interval_seconds=0.1,
+            tick=enqueue_due_runs,
+            full=timers.BATCH,
+            nudges=Nudges(signals=signals, topic=_TIMERS_TOPIC, seconds_left=seconds_to_next_timer),
+        ),
         Loop(name="rate_limits", interval_seconds=0.1, tick=open_subqueues, full=rate_limits.BATCH),
         Loop(name="expiry", interval_seconds=0.5, tick=expire_due_runs, full=timers.BATCH),
         Loop(name="schedules", interval_seconds=0.25, tick=trigger_due_ticks, full=ticks.BATCH),

@@ -31,6 +31,12 @@ async def enqueue_due_runs(db: Database, *, now: datetime) -> tuple[int, set[int
     return await db.run(act)
 
 
+async def find_next_timer(db: Database) -> datetime | None:
+    """When the next delay or backoff is over; None when there is none."""
+    rows = await db.fetch(_sql.find_next_timer)
+    return rows[0]["due_at"]
+
+
 async def expire_due_runs(db: Database, *, now: datetime) -> int:
     """End queued runs whose time to live has passed; returns how many."""
 

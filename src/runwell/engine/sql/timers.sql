@@ -6,6 +6,10 @@ FROM run_timers t JOIN runs r ON r.id = t.run_id JOIN environments e ON e.id = r
 WHERE t.due_at <= :now
 ORDER BY t.due_at LIMIT :most FOR NO KEY UPDATE OF r, t SKIP LOCKED;
 
+-- name: find_next_timer
+-- When the next delay or backoff is over.
+SELECT min(due_at) AS due_at FROM run_timers;
+
 -- name: find_expired_runs
 -- Queued runs whose time to live has passed.
 SELECT r.id FROM queued_runs q JOIN runs r ON r.id = q.run_id
