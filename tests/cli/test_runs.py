@@ -120,3 +120,11 @@ def test_a_run_is_replayed_and_a_delayed_one_rescheduled(served: Path) -> None:
     assert (found["payload"], found["replayOf"]) == ("Grace", run_id.strip())
     assert refused.returncode == 1
     assert "only a delayed run can be rescheduled" in refused.stderr
+
+
+def test_a_task_that_no_version_has_is_told_of_at_once(served: Path) -> None:
+    done = runwell("trigger", "helo", folder=served)
+
+    assert done.returncode == 0
+    assert done.stdout.startswith("run_")
+    assert "it waits: no version has a task 'helo' yet" in done.stderr

@@ -132,7 +132,7 @@ async def _find_server(
     local = await LocalServer.start(data_dir, host=options.host, port=port)
     try:
         if options.port is None and port != _FIRST_PORT:
-            output.note(styled(f"port {_FIRST_PORT} is in use: this is another one", "dim"))
+            output.note(styled(f"port {_FIRST_PORT} is in use by something else", "dim"))
         _show_server(output, local.connection.url, f"log in {local.log_path}")
         yield local.connection, local
     finally:

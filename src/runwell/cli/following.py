@@ -7,6 +7,9 @@ from runwell.cli.output import STYLES, Output, duration_text, status_text, style
 from runwell.core.payloads import encode_json
 from runwell.core.schemas import LogLine, RunObject
 
+#: The status of a run whose task isn't in the current version.
+WAITING_FOR_DEPLOY = "WAITING_FOR_DEPLOY"
+
 _FIRST_POLL_SECONDS = 0.05
 _LAST_POLL_SECONDS = 0.5
 
@@ -64,6 +67,11 @@ def print_end(output: Output, run: RunObject) -> None:
         output.line(styled("error  ", "dim"), error_summary(run))
 
 
+def unknown_task_text(run: RunObject) -> str:
+    """Why a run waits for a deployment."""
+    return f"no version has a task {run.task_identifier!r} yet (`runwell dev` shows what there is)"
+
+
 def error_summary(run: RunObject) -> str:
     """The name and the message of a run's error, on one line."""
     if run.error is None:
@@ -86,8 +94,8 @@ def _print_status(output: Output, run: RunObject) -> None:
     attempt = f" attempt {run.attempt_count}" if run.attempt_count > 1 else ""
     moment = time_text(run.updated_at)
     detail = f" on version {run.version}" if run.version and run.is_executing else ""
-    if run.status == "WAITING_FOR_DEPLOY":
-        detail = f": no worker has a task {run.task_identifier!r} yet (see `runwell dev`)"
+    if run.status == WAITING_FOR_DEPLOY:
+        detail = f": {unknown_task_text(run)}"
     if run.delayed_until is not None and run.status == "DELAYED":
         detail = f" until {time_text(run.delayed_until)}"
     output.note(styled(f"{moment} ", "dim"), status_text(run.status), f"{attempt}{detail}")

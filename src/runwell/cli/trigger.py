@@ -1,13 +1,20 @@
 """`runwell trigger`: one run, from the terminal."""
 
+import contextlib
 from typing import cast
 
 import click
 
 from runwell.cli.api import Api
-from runwell.cli.following import follow_run, print_end
+from runwell.cli.following import (
+    WAITING_FOR_DEPLOY,
+    follow_run,
+    print_end,
+    unknown_task_text,
+)
 from runwell.cli.options import read_json_option, with_api
 from runwell.cli.output import Output, end, styled, with_output
+from runwell.client.transport import ApiError
 from runwell.core.machines import MachineName
 from runwell.core.payloads import Json, parse_json
 
@@ -67,6 +74,8 @@ def trigger(
     if answer.is_cached:
         output.note(styled("not new: ", "yellow"), "this idempotency key has that run already")
     if not follow:
+        if not output.is_json:
+            _warn_of_unknown_task(output, api, answer.id)
         output.note(styled(f"look at it: runwell runs show {answer.id}", "dim"))
         return
     if not output.is_json:
@@ -78,6 +87,14 @@ def trigger(
         end(130)
     print_end(output, run)
     end(0 if run.is_success else 1)
+
+
+def _warn_of_unknown_task(output: Output, api: Api, run_id: str) -> None:
+    # The run is stored: that it can't be read just now is no failure of this command.
+    with contextlib.suppress(ApiError):
+        run = api.retrieve(run_id)
+        if run.status == WAITING_FOR_DEPLOY:
+            output.note(styled("it waits: ", "yellow"), unknown_task_text(run))
 
 
 def _read_options(given: dict[str, object]) -> dict[str, Json]:
