@@ -35,6 +35,8 @@ MAX_LOG_ATTRIBUTES_BYTES = 16 * 1024
 # What the database's columns hold; a century of milliseconds is within a JavaScript number too.
 _MAX_INTEGER = 2**31 - 1
 _MAX_MILLISECONDS = 2**53 - 1
+#: The snapshot that names a lease.
+SnapshotId = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
 TaskId = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f]+$")]
 QueueName = Annotated[
@@ -210,7 +212,7 @@ class DequeuedRun(WireModel):
     """A run handed to a worker. Reports on it must carry this `snapshot_id`: it is the fence."""
 
     run_id: str
-    snapshot_id: int
+    snapshot_id: SnapshotId
     task_id: str
     background_worker_id: str
     version: str
@@ -247,7 +249,7 @@ class HeldRun(WireModel):
     """A run that a supervisor says it holds."""
 
     run_id: str
-    snapshot_id: int
+    snapshot_id: SnapshotId
 
 
 class HeartbeatBody(WireModel):
@@ -289,7 +291,7 @@ class MetadataUpdate(WireModel):
 
 class _RunReport(WireModel):
     run_id: str
-    snapshot_id: int
+    snapshot_id: SnapshotId
     # Changes of metadata until this happened.
     metadata: MetadataUpdate | None = None
 

@@ -4,14 +4,14 @@ They belong to `core.protocol`: a call may be sent again when its answer was los
 waits, and a result is given again until the run's worker says that it was received.
 """
 
-from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
 from runwell.core.errors import TaskRunError
 from runwell.core.payloads import JSON_TYPE
-from runwell.core.protocol import MAX_POLL_MS, WireModel
+from runwell.core.protocol import MAX_POLL_MS, SnapshotId, WireModel
+from runwell.core.timing import Instant
 
 #: The most runs that one wait can be on: a batch has no more.
 MAX_AWAITED_RUNS = 1_000
@@ -36,7 +36,7 @@ class DateWait(WireModel):
 
     type: Literal["date"] = "date"
     wait_id: WaitId
-    date: datetime
+    date: Instant
 
 
 class TokenWait(WireModel):
@@ -60,8 +60,8 @@ class WaitBody(WireModel):
 
     worker_id: str
     run_id: str
-    snapshot_id: int
-    started_at: datetime
+    snapshot_id: SnapshotId
+    started_at: Instant
     waits: list[Wait] = Field(default=[], max_length=MAX_WAITS)
     is_blocked: bool = False
     received: list[WaitId] = Field(default=[], max_length=MAX_WAITS)
@@ -86,7 +86,7 @@ class ReceivedWait(WireModel):
     """A run has the result of a wait."""
 
     run_id: str
-    snapshot_id: int
+    snapshot_id: SnapshotId
     wait_id: WaitId
 
 
@@ -125,7 +125,7 @@ class CompletedWait(WireModel):
     """A wait whose things have all come: a date gives no results, a batch one for each run."""
 
     run_id: str
-    snapshot_id: int
+    snapshot_id: SnapshotId
     wait_id: str
     results: list[WaitResult] = Field(default_factory=list[WaitResult])
 
