@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from runwell.sdk.hooks import ErrorHandling
     from runwell.sdk.idempotency import idempotency_keys
     from runwell.sdk.logger import logger
+    from runwell.sdk.retry import RetryByHeaders, retry
     from runwell.sdk.runtime import RunContext
     from runwell.sdk.schedules import Cron, schedules
     from runwell.sdk.subtasks import Failed, Ok, SubtaskError, SubtaskUnwrapError
@@ -108,6 +109,7 @@ _MODULES = {
     "runwell.sdk.hooks": ("ErrorHandling",),
     "runwell.sdk.idempotency": ("idempotency_keys",),
     "runwell.sdk.logger": ("logger",),
+    "runwell.sdk.retry": ("RetryByHeaders", "retry"),
     "runwell.sdk.runtime": ("RunContext",),
     "runwell.sdk.schedules": ("Cron", "schedules"),
     "runwell.sdk.and_wait": ("BatchResult",),
@@ -153,6 +155,7 @@ __all__ = [
     "RequestOptions",
     "Retries",
     "Retry",
+    "RetryByHeaders",
     "Run",
     "RunCanceled",
     "RunContext",
@@ -181,6 +184,7 @@ __all__ = [
     "logger",
     "queue",
     "queues",
+    "retry",
     "runs",
     "schedules",
     "tags",

@@ -11,7 +11,18 @@ from runwell.sdk.client import blocking_queues as queues
 from runwell.sdk.client import blocking_runs as runs
 from runwell.sdk.client import blocking_tasks as tasks
 from runwell.sdk.idempotency import blocking_idempotency_keys as idempotency_keys
+from runwell.sdk.retry import blocking_retry as retry
 from runwell.sdk.schedules import blocking_schedules as schedules
 from runwell.sdk.tags import blocking_tags as tags
 
-__all__ = ["batch", "idempotency_keys", "queues", "runs", "schedules", "tags", "tasks", "wait"]
+__all__ = [
+    "batch",
+    "idempotency_keys",
+    "queues",
+    "retry",
+    "runs",
+    "schedules",
+    "tags",
+    "tasks",
+    "wait",
+]
