@@ -2,11 +2,14 @@
 
 import asyncio
 import json
+import random
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
+from runwell.core.cron import next_ticks
 from runwell.core.schedules import MissedTicks
 from runwell.engine import schedules, ticks
 from runwell.engine.db import Database, DatabaseUnavailableError
@@ -292,3 +295,90 @@ async def test_a_tick_for_a_paused_or_full_queue_waits_as_other_runs_do(db: Data
     await check_consistency(db)
     rows = await read(db, "SELECT count(*) AS waiting FROM queued_runs")
     assert rows[0]["waiting"] == 1
+
+
+@dataclass
+class Expected:
+    """What is expected of a schedule, by the plain rule: each tick is looked at."""
+
+    schedule: Schedule
+    since: datetime
+    is_active: bool = True
+    runs: list[datetime] = field(default_factory=list[datetime])
+
+    def tick(self, now: datetime, *, can_run: bool) -> None:
+        rule = self.schedule.rule
+        until = now - schedules.delay_of(self.schedule.public_id, rule.spread_seconds)
+        if not self.is_active:
+            return
+        last = None
+        while (tick := next_ticks(rule.cron, rule.timezone, self.since, 1)[0]) <= until:
+            last = self.since = tick
+        if last is None:
+            return
+        is_made_up = rule.missed_ticks is MissedTicks.CATCH_UP
+        if can_run and (is_made_up or until - last <= timedelta(minutes=5)):
+            self.runs.append(last)
+
+
+CRONS = ["* * * * *", "*/7 * * * *", "30 2 * * *", "0 */2 * * *", "0 0 L * *", "15 1-3 * * 0"]
+ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_any_days_of_schedules_trigger_what_the_rule_says(db: Database, seed: int) -> None:
+    chance = random.Random(seed)
+    scene = await scene_with_task(db)
+    scene.now = at("2026-03-28T20:00:00Z") if seed % 2 else at("2026-10-24T20:00:00Z")
+    expected: list[Expected] = []
+    for step in range(40):
+        actions = ["create", "switch", "deploy", "wait", "wait", "wait", "outage"]
+        match "create" if step < 5 else chance.choice(actions):
+            case "create":
+                made = await create(
+                    scene,
+                    chance.choice(CRONS),
+                    key=f"key-{step}",
+                    timezone=chance.choice(ZONES),
+                    missed_ticks=chance.choice(list(MissedTicks)),
+                    spread_seconds=chance.choice([0, 0, 90]),
+                )
+                expected.append(Expected(schedule=made, since=scene.now))
+            case "switch" if expected:
+                one = chance.choice(expected)
+                one.is_active, one.since = not one.is_active, scene.now
+                await _switch(scene, one.schedule, one.is_active)
+            case "deploy":
+                # A version without the task, for a while.
+                await scene.register(make_task())
+                scene.later(chance.uniform(0, 300))
+                await _tick_twice(scene, expected, can_run=False)
+                await scene.register(make_task("report", trigger_source="schedule"))
+            case "outage":
+                scene.later(chance.uniform(300, 20_000))
+                await _tick_twice(scene, expected)
+            case _:
+                scene.later(chance.uniform(0, 200))
+                await _tick_twice(scene, expected)
+    rows = await read(db, "SELECT schedule_id, tick_at FROM runs ORDER BY tick_at")
+    found: dict[str, list[datetime]] = {}
+    for row in rows:
+        found.setdefault(row["schedule_id"], []).append(row["tick_at"])
+    assert found == {one.schedule.public_id: one.runs for one in expected if one.runs}
+    assert len(rows) > 5
+    await check_consistency(db)
+
+
+async def _tick_twice(scene: Scene, expected: list[Expected], *, can_run: bool = True) -> None:
+    """Two servers tick at once."""
+    await asyncio.gather(*(ticks.trigger_due_ticks(scene.db, now=scene.now) for _ in range(2)))
+    for one in expected:
+        one.tick(scene.now, can_run=can_run)
+
+
+async def _switch(scene: Scene, schedule: Schedule, is_active: bool) -> None:
+    await scene.db.run(
+        lambda tx: schedules.set_active(
+            tx, scene.environment, schedule.public_id, is_active=is_active, now=scene.now
+        )
+    )

@@ -147,7 +147,7 @@ def _known_timezones() -> frozenset[str]:
 def _next_wall(rule: CronSim, after: datetime) -> datetime | None:
     """The next time on a wall that a pattern matches; both without a zone."""
     walk = copy.copy(rule)
-    walk.dt = after.replace(microsecond=0)
+    walk.dt = after.replace(second=0, microsecond=0)
     return next(walk, None)
 
 
