@@ -22,7 +22,7 @@ from runwell.engine.backlogs import TICK_SECONDS as BACKLOG_SECONDS
 from runwell.engine.backlogs import Backlogs
 from runwell.engine.db import Database, DatabaseUnavailableError
 from runwell.engine.notifications import Signals
-from runwell.engine.object_store import ObjectStore
+from runwell.engine.object_store import ObjectStore, ObjectStoreError
 from runwell.engine.retention import LINES, RUNS, LineSweep, Retention, RunSweep
 
 # Old runs and lines are looked for so often, and deleted with so much of a rest between two steps.
@@ -241,7 +241,12 @@ def _list_storage_loops(
     db: Database, store: ObjectStore, clock: Clock, retention: Retention
 ) -> list[Loop]:
     async def sweep_packets() -> int:
-        return await packets.sweep(db, store, now=clock.now())
+        try:
+            return await packets.sweep(db, store, now=clock.now())
+        except ObjectStoreError as error:
+            # What isn't deleted now comes up again.
+            _log.warning("packets_not_deleted", extra={"fields": {"error": str(error)}})
+            return 0
 
     async def tidy_store() -> int:
         await store.tidy(clock.now())
