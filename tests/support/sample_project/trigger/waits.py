@@ -7,7 +7,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypedDict
 
-from runwell import Failed, Ok, Retry, SubtaskUnwrapError, WaitRefusedError, queue, task, wait
+from trigger.tasks import Gate, wait_for_file
+
+from runwell import (
+    Failed,
+    Ok,
+    Retry,
+    SubtaskUnwrapError,
+    WaitRefusedError,
+    idempotency_keys,
+    queue,
+    task,
+    wait,
+)
 from runwell.sync import batch as blocking_batch
 from runwell.sync import wait as blocking_wait
 
@@ -208,3 +220,10 @@ def wait_for_request(url_file: str) -> object:
 @task(id="wait-for-payment")
 async def wait_for_payment(order: int) -> object:
     return await wait.for_event("order.paid", filter={"order": order}, timeout="1m")
+
+
+@task(id="wait-for-gated")
+async def wait_for_gated(payload: Gate) -> str:
+    key = idempotency_keys.create("child", scope="run")
+    result = await wait_for_file.trigger_and_wait(payload, idempotency_key=key)
+    return f"{result.ok}"
