@@ -1,12 +1,14 @@
 """Queues as users see and change them: counts, pause, overrides; and the same for environments."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 
 from runwell.core.errors import RequestError
 from runwell.core.protocol import QueueManifest
-from runwell.engine import environments, queue_settings
+from runwell.core.waits import DateWait
+from runwell.engine import environments, queue_settings, waitpoints
 from runwell.engine.db import Database
 from runwell.engine.queries import Query
 from runwell.engine.queue_settings import Queue, QueueReference
@@ -22,6 +24,7 @@ from tests.support.factories import (
     start,
     wait_until_blocked,
 )
+from tests.support.waits import go_on
 
 # As a dequeue does first.
 _HOLD_COUNTERS = Query(
@@ -135,6 +138,21 @@ async def test_a_paused_queue_holds_new_starts_and_lets_go_what_executes(db: Dat
     assert {second, third} < set(given)
     assert len(given) == 4
     await check_consistency(db)
+
+
+async def test_a_pause_does_not_hold_a_run_that_goes_on_after_a_wait(db: Database) -> None:
+    scene = await make_scene(db, make_task(queue="mail"))
+    run_id = (await scene.trigger()).run_id
+    worker = await scene.connect()
+    run = await worker.start_one()
+    await worker.wait(run, DateWait(wait_id="w1", date=scene.now + timedelta(seconds=1)))
+    await _pause(scene)
+    await environments.set_paused(db, scene.environment, is_paused=True)
+    scene.later(1)
+    await waitpoints.complete_due_waitpoints(db, now=scene.now)
+    assert await go_on(scene) == {worker.id}
+    assert await scene.read_status(run_id) == "EXECUTING/EXECUTING"
+    assert await worker.report(complete(run)) == ["accepted"]
 
 
 async def test_pausing_twice_changes_nothing_the_second_time(db: Database) -> None:

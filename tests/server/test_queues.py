@@ -1,6 +1,10 @@
 """Queues over HTTP: the shapes that clients read, and what is refused."""
 
-from tests.server.serving import error_of, serving
+import time
+
+from runwell.core.timing import SystemClock
+from runwell.engine.background import run_loops
+from tests.server.serving import error_of, manifest, serving
 
 
 async def test_a_queue_is_listed_and_retrieved_by_id_task_and_name(database_url: str) -> None:
@@ -83,6 +87,39 @@ async def test_the_environment_is_shown_paused_and_limited(database_url: str) ->
         assert answer.json()["paused"] is True
         answer = await served.client.post(f"{url}/concurrency", json={"concurrencyLimit": 7})
         assert (answer.json()["paused"], answer.json()["concurrencyLimit"]) == (True, 7)
+
+
+async def test_a_waiting_dequeue_gets_a_run_as_soon_as_its_rate_limit_has_room(
+    database_url: str,
+) -> None:
+    async with (
+        serving(database_url) as served,
+        run_loops(served.backend.db, served.backend.signals, served.backend.store, SystemClock()),
+    ):
+        metadata = manifest("hello")
+        metadata["queues"] = [
+            {"name": "slow", "rateLimits": [{"limit": 1, "windowSeconds": 1, "per": "queue"}]}
+        ]
+        url = "/api/v1/projects/~/background-workers"
+        registered = await served.client.post(url, json={"metadata": metadata})
+        found = await served.get("/api/v1/queues/slow", type="custom")
+        assert found["rateLimits"] == [{"limit": 1, "windowSeconds": 1, "per": "queue"}]
+        ids = [await served.trigger(options={"queue": {"name": "slow"}}) for _ in range(2)]
+        body = {
+            "workerId": await served.connect(),
+            "backgroundWorkerIds": [registered.json()["id"]],
+            "maxRuns": 5,
+        }
+        began_at = time.monotonic()
+        given = [
+            run["runId"]
+            for number in range(2)
+            for run in (await served.act("dequeue", requestId=f"r{number}", waitMs=9000, **body))[
+                "runs"
+            ]
+        ]
+        assert given == ids
+        assert time.monotonic() - began_at > 0.99
 
 
 async def test_what_is_wrong_is_said_and_changes_nothing(database_url: str) -> None:
