@@ -13,6 +13,7 @@ from runwell.core.ids import make_request_key
 from runwell.engine import batches, runs
 from runwell.engine.batches import Batch, BatchRequest, TriggeredBatch
 from runwell.engine.db import Database
+from runwell.engine.queries import load_queries
 from runwell.engine.trigger_options import TriggerRequest
 from tests.support.factories import (
     Scene,
@@ -26,6 +27,7 @@ from tests.support.factories import (
     start,
     wait_until_blocked,
 )
+from tests.support.plans import explain
 
 
 async def trigger_batch(
@@ -306,3 +308,19 @@ async def test_batches_and_a_dequeue_side_by_side_lose_nothing(db: Database) -> 
         )
     assert sorted(taken) == sorted(run_id for batch in made for run_id in run_ids(batch))
     await check_consistency(db)
+
+
+async def test_the_insert_looks_rows_up_one_by_one_also_when_planned_on_empty_tables(
+    db: Database,
+) -> None:
+    query = load_queries("triggering").insert_runs
+    async with db.transaction() as tx:
+        nodes = await explain(tx, query, **dict.fromkeys(query.parameters))
+    # A join by a filter reads all runs of an environment for each item, as soon as there are many.
+    assert not [node for node in nodes if "Join Filter" in node]
+    read_tables = {"runs", "queues", "subqueues", "background_worker_tasks", "background_workers"}
+    scans = [node for node in nodes if node.get("Relation Name") in read_tables]
+    lookups = [node for node in scans if node["Node Type"] == "Index Scan"]
+    assert len(lookups) >= len(read_tables)
+    assert all("Index Cond" in node for node in lookups)
+    assert not [node for node in scans if node["Node Type"] in ("Seq Scan", "Bitmap Heap Scan")]

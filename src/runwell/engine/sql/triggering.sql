@@ -41,18 +41,30 @@ WITH environment AS MATERIALIZED (
         parent_run_id, replay_of, trace_context, place
     )
     CROSS JOIN environment e
-    LEFT JOIN background_workers b ON b.environment_id = e.id AND b.version = g.version
-    LEFT JOIN background_worker_tasks t
-        ON t.background_worker_id = coalesce(b.id, e.current_background_worker_id)
-        AND t.task_id = g.task_id
-    LEFT JOIN queues q ON q.environment_id = e.id
-        AND q.name = coalesce(g.queue_name, t.queue_name, g.default_queue_name)
-    LEFT JOIN subqueues s ON s.queue_id = q.id
-        AND s.concurrency_key = coalesce(g.concurrency_key, '')
+    -- OFFSET 0: looked up row by row. Planned on empty tables, joins would read whole ones later.
+    LEFT JOIN LATERAL (
+        SELECT b.id FROM background_workers b
+        WHERE g.version IS NOT NULL AND b.environment_id = e.id AND b.version = g.version OFFSET 0
+    ) b ON true
+    LEFT JOIN LATERAL (
+        SELECT t.task_id, t.queue_name, t.ttl_seconds FROM background_worker_tasks t
+        WHERE t.background_worker_id = coalesce(b.id, e.current_background_worker_id)
+            AND t.task_id = g.task_id OFFSET 0
+    ) t ON true
+    LEFT JOIN LATERAL (
+        SELECT q.id FROM queues q
+        WHERE q.environment_id = e.id
+            AND q.name = coalesce(g.queue_name, t.queue_name, g.default_queue_name) OFFSET 0
+    ) q ON true
+    LEFT JOIN LATERAL (
+        SELECT s.id, s.queue_id FROM subqueues s
+        WHERE s.queue_id = q.id AND s.concurrency_key = coalesce(g.concurrency_key, '') OFFSET 0
+    ) s ON true
 ), waited_for AS MATERIALIZED (
     -- The lock says that a run is on its way: see lock_idle_subqueues.
-    SELECT s.id, s.has_queued FROM given g JOIN subqueues s ON s.id = g.subqueue_id
-    FOR KEY SHARE OF s
+    SELECT s.id, s.has_queued FROM subqueues s
+    WHERE s.id = ANY(ARRAY(SELECT DISTINCT subqueue_id FROM given))
+    ORDER BY s.id FOR KEY SHARE
 ), claimed AS (
     -- In one order everywhere, and each key once, also when it is there twice. A key that is taken
     -- is written as it is, to be returned and to stay taken until we commit.
@@ -69,7 +81,9 @@ WITH environment AS MATERIALIZED (
         FROM (
             -- A run that failed gives its key up.
             SELECT k.expires_at <= :now OR EXISTS (
-                SELECT FROM runs r WHERE r.id = k.run_id AND r.execution_status = 'FINISHED'
+                SELECT FROM runs r
+                WHERE r.environment_id = k.environment_id AND r.id = k.run_id
+                    AND r.execution_status = 'FINISHED'
                     AND r.status NOT IN ('COMPLETED', 'CANCELED')
             ) AS is_free
         ) f
@@ -106,7 +120,10 @@ WITH environment AS MATERIALIZED (
         coalesce(p.depth + 1, 0), :batch_id, :trigger_function, :now, :now,
         CASE g.execution_status WHEN 'QUEUED' THEN :now::timestamptz END, g.replay_of
     FROM resolved g
-    LEFT JOIN runs p ON p.id = g.parent_run_id AND p.environment_id = :environment_id
+    LEFT JOIN LATERAL (
+        SELECT p.id, p.root_run_id, p.depth FROM runs p
+        WHERE p.environment_id = :environment_id AND p.id = g.parent_run_id OFFSET 0
+    ) p ON true
     WHERE g.final_run_id = g.run_id AND NOT EXISTS (SELECT FROM given WHERE missing IS NOT NULL)
     ORDER BY g.place
     ON CONFLICT (id) DO NOTHING
@@ -118,7 +135,7 @@ WITH environment AS MATERIALIZED (
     ORDER BY s.id FOR NO KEY UPDATE
 ), activated AS (
     -- Not `AND NOT s.has_queued`: that is as it was before we waited for who retired the subqueue.
-    UPDATE subqueues s SET has_queued = true FROM ordered o WHERE s.id = o.id
+    UPDATE subqueues s SET has_queued = true WHERE s.id = ANY(ARRAY(SELECT id FROM ordered))
 ), queued AS (
     INSERT INTO queued_runs (run_id, subqueue_id, background_worker_id, order_at, expires_at)
     SELECT id, subqueue_id, coalesce(background_worker_id, 0), order_at,
@@ -141,9 +158,14 @@ SELECT coalesce(g.queue_name, t.queue_name, g.default_queue_name) AS queue_name,
 FROM unnest(:task_id::text[], :version::text[], :queue_name::text[], :default_queue_name::text[])
     WITH ORDINALITY AS g (task_id, version, queue_name, default_queue_name, place)
 CROSS JOIN environments e
-LEFT JOIN background_workers b ON b.environment_id = e.id AND b.version = g.version
-LEFT JOIN background_worker_tasks t
-    ON t.background_worker_id = coalesce(b.id, e.current_background_worker_id)
-    AND t.task_id = g.task_id
+LEFT JOIN LATERAL (
+    SELECT b.id FROM background_workers b
+    WHERE g.version IS NOT NULL AND b.environment_id = e.id AND b.version = g.version OFFSET 0
+) b ON true
+LEFT JOIN LATERAL (
+    SELECT t.task_id, t.queue_name FROM background_worker_tasks t
+    WHERE t.background_worker_id = coalesce(b.id, e.current_background_worker_id)
+        AND t.task_id = g.task_id OFFSET 0
+) t ON true
 WHERE e.id = :environment_id
 ORDER BY g.place;
