@@ -293,3 +293,40 @@ async def test_aborts_and_spent_memory_are_not_for_handle_error(tmp_path: Path) 
         error = run.failure.error
         assert isinstance(error, InternalError)
         assert error.code is ErrorCode.TASK_PROCESS_OOM_KILLED
+
+
+async def test_a_rate_limit_of_the_api_is_retried_when_it_ends(tmp_path: Path) -> None:
+    write_project(
+        tmp_path,
+        tasks="""
+        import time
+        from runwell import RateLimitError
+
+        def limited(seconds: int) -> None:
+            reset = str(int((time.time() + seconds) * 1000))
+            raise RateLimitError("429", status=429, headers={"x-ratelimit-reset": reset})
+
+        @task(id="limited")
+        def without_hooks(seconds: int) -> None:
+            limited(seconds)
+
+        @task(id="limited-with-hooks")
+        def with_hooks(seconds: int) -> None:
+            limited(seconds)
+
+        @with_hooks.on_failure
+        def on_failure():
+            print("on_failure")
+        """,
+    )
+    async with working(tmp_path) as worker:
+        for task_id in ("limited", "limited-with-hooks"):
+            run = await worker.server.run(task_id, 60, max_attempts=2)
+            assert run.failure.retry_at is not None
+            delay = run.failure.retry_at - run.failure.finished_at
+            assert 50 < delay.total_seconds() <= 60
+            # One that has passed says nothing, and neither does one after the last attempt.
+            assert (await worker.server.run(task_id, -60, max_attempts=2)).failure.retry_at is None
+            last = await worker.server.run(task_id, 60, counted_attempts=2, max_attempts=2)
+            assert last.failure.retry_at is None
+        assert last.messages == ["on_failure"]
