@@ -105,7 +105,7 @@ class Running:
         """What it has printed so far."""
         return self._text
 
-    def wait_for(self, pattern: str, *, timeout: float = 30) -> re.Match[str]:
+    def wait_for(self, pattern: str, *, timeout: float = 60) -> re.Match[str]:
         """Wait until what it has printed matches."""
 
         def look() -> re.Match[str] | None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 from runwell.cli.watching import ProjectWatch
 
-_SECONDS = 10
+_SECONDS = 40
 
 
 async def test_a_save_is_seen_from_the_first_moment_on(tmp_path: Path) -> None:

@@ -302,7 +302,7 @@ async def test_batches_and_a_dequeue_side_by_side_lose_nothing(db: Database) -> 
             taken.extend(run.run_id for run in await worker.dequeue(7))
             await asyncio.sleep(0)
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         made, _ = await asyncio.gather(
             asyncio.gather(*(trigger_batch(scene, [an_item()] * 30) for _ in range(4))), take()
         )

@@ -119,7 +119,7 @@ async def test_a_killed_migrator_leaves_nothing_half_done_and_no_lock(empty_url:
         "WHERE datname = current_database() AND pid <> pg_backend_pid()",
     )
     done = make_migration(1, "CREATE TABLE whole (id int)")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         assert await migrate(empty_url, [done]) == 1
     assert await ask(empty_url, _TABLES) == ["schema_migrations", "whole"]
 

@@ -83,8 +83,8 @@ async def test_a_waiter_is_woken_by_another_server(database_url: str) -> None:
         version = other.version("a")
         started = time.monotonic()
         one.wake("a")
-        assert await other.wait("a", version, 10)
-        assert time.monotonic() - started < 5
+        assert await other.wait("a", version, 60)
+        assert time.monotonic() - started < 30
         assert other.version("b") == 0
 
 

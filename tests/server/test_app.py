@@ -119,7 +119,7 @@ def test_a_stop_answers_polls_at_once_and_finishes(tmp_path: Path, database_url:
         server.stop()
         thread.join()
         assert answers[0].json() == {"runs": []}
-        assert seconds_since(start) < 5
+        assert seconds_since(start) < 15
         assert server.find("server_stopped") is not None
 
 
@@ -144,7 +144,7 @@ def test_a_second_signal_hastens_a_stop_that_waits_for_a_slow_client(
             start = time.monotonic()
             server.process.communicate(timeout=30)
             assert server.process.returncode == 0
-            assert seconds_since(start) < 5
+            assert seconds_since(start) < 15
 
 
 def test_a_signal_during_the_start_ends_it_cleanly(tmp_path: Path) -> None:

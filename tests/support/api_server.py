@@ -109,7 +109,7 @@ def api_server(tls: ssl.SSLContext | None = None) -> Generator[ApiServer]:
                 int(self.client_address[1]),
             )
             api.seen.append(seen)
-            api.behaviours.get(timeout=10)(self, seen)
+            api.behaviours.get(timeout=40)(self, seen)
 
         do_GET = do_POST = answer  # noqa: N815 (the names of http.server)
 

@@ -14,7 +14,7 @@ _POLL_SECONDS = 0.01
 async def wait_until(
     predicate: Callable[[], T | Awaitable[T]],
     what: str,
-    timeout: float = 10,  # noqa: ASYNC109 - it ends in an AssertionError that says what was awaited
+    timeout: float = 40,  # noqa: ASYNC109 - it ends in an AssertionError that says what was awaited
 ) -> T:
     """Ask until the answer is truthy and return it; fails with `what` after `timeout` seconds.
 
@@ -30,7 +30,7 @@ async def wait_until(
         await asyncio.sleep(_POLL_SECONDS)
 
 
-def wait_until_sync(predicate: Callable[[], T], what: str, timeout: float = 10) -> T:
+def wait_until_sync(predicate: Callable[[], T], what: str, timeout: float = 40) -> T:
     """The blocking twin of `wait_until`."""
     deadline = time.monotonic() + timeout
     while True:

@@ -163,7 +163,7 @@ class FakeServer:
         await self.until(lambda: run.end is not None, f"{task_id} ends")
         return run
 
-    async def until(self, predicate: Callable[[], bool], what: str, seconds: float = 20) -> None:
+    async def until(self, predicate: Callable[[], bool], what: str, seconds: float = 60) -> None:
         """Wait for something that comes about by a request."""
         try:
             async with asyncio.timeout(seconds), self._changed:

@@ -69,7 +69,7 @@ class WatchedWorker:
         self,
         kind: type[EventT],
         matches: Callable[[EventT], bool] = lambda _: True,
-        seconds: float = 20,
+        seconds: float = 60,
     ) -> EventT:
         """The first event of a kind, waited for if it has not come yet."""
         async with asyncio.timeout(seconds):
