@@ -20,6 +20,7 @@ from runwell._version import __version__
 # `import runwell` costs next to nothing. Type checkers, and readers, see plain imports.
 if TYPE_CHECKING:
     from runwell.client.batching import BatchHandle
+    from runwell.client.metadata_changes import MetadataChanges
     from runwell.client.options import Debounce, Machine, Queue, RateLimit, Retry, timeout
     from runwell.client.queues import BlockingQueuePage, QueuePage
     from runwell.client.run_pages import BlockingRunPage, RunPage
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from runwell.sdk.hooks import ErrorHandling
     from runwell.sdk.idempotency import idempotency_keys
     from runwell.sdk.logger import logger
+    from runwell.sdk.metadata import metadata
     from runwell.sdk.retry import RetryByHeaders, retry
     from runwell.sdk.runtime import RunContext
     from runwell.sdk.schedules import Cron, schedules
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "runwell.client.batching": ("BatchHandle",),
+    "runwell.client.metadata_changes": ("MetadataChanges",),
     "runwell.client.options": ("Debounce", "Machine", "Queue", "RateLimit", "Retry", "timeout"),
     "runwell.client.queues": ("BlockingQueuePage", "QueuePage"),
     "runwell.client.run_pages": ("BlockingRunPage", "RunPage"),
@@ -109,6 +112,7 @@ _MODULES = {
     "runwell.sdk.hooks": ("ErrorHandling",),
     "runwell.sdk.idempotency": ("idempotency_keys",),
     "runwell.sdk.logger": ("logger",),
+    "runwell.sdk.metadata": ("metadata",),
     "runwell.sdk.retry": ("RetryByHeaders", "retry"),
     "runwell.sdk.runtime": ("RunContext",),
     "runwell.sdk.schedules": ("Cron", "schedules"),
@@ -144,6 +148,7 @@ __all__ = [
     "InternalServerError",
     "InvalidPayloadError",
     "Machine",
+    "MetadataChanges",
     "NotFoundError",
     "Ok",
     "OutOfMemoryError",
@@ -182,6 +187,7 @@ __all__ = [
     "idempotency_keys",
     "item",
     "logger",
+    "metadata",
     "queue",
     "queues",
     "retry",

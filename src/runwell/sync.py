@@ -11,6 +11,7 @@ from runwell.sdk.client import blocking_queues as queues
 from runwell.sdk.client import blocking_runs as runs
 from runwell.sdk.client import blocking_tasks as tasks
 from runwell.sdk.idempotency import blocking_idempotency_keys as idempotency_keys
+from runwell.sdk.metadata import blocking_metadata as metadata
 from runwell.sdk.retry import blocking_retry as retry
 from runwell.sdk.schedules import blocking_schedules as schedules
 from runwell.sdk.tags import blocking_tags as tags
@@ -18,6 +19,7 @@ from runwell.sdk.tags import blocking_tags as tags
 __all__ = [
     "batch",
     "idempotency_keys",
+    "metadata",
     "queues",
     "retry",
     "runs",

@@ -1,9 +1,11 @@
 """Contexts of runs and runtimes for tests of the SDK."""
 
+import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from runwell.core.machines import MachineName
+from runwell.core.metadata import Metadata, Operation, Target, change_in_place
 from runwell.core.payloads import Json
 from runwell.core.protocol import (
     DequeuedRun,
@@ -13,6 +15,7 @@ from runwell.core.protocol import (
     QueueContext,
     TaskManifest,
 )
+from runwell.core.waits import Wait, WaitOutcome
 from runwell.sdk.runtime import LogLevel, RunContext
 
 NOW = datetime(2025, 1, 2, tzinfo=UTC)
@@ -56,7 +59,35 @@ class KeepingRuntime:
         """Of a run."""
         self.ctx = make_context()
         self.lines: list[tuple[LogLevel, str, Mapping[str, Json]]] = []
+        self.metadata: Metadata = {}
+        self.changes: list[tuple[Target, Operation]] = []
 
     def emit_line(self, level: LogLevel, message: str, attributes: Mapping[str, Json]) -> None:
         """Keep a line."""
         self.lines.append((level, message, attributes))
+
+    def change_metadata(self, target: Target, operation: Operation) -> None:
+        """Keep a change, and apply one of the run's own."""
+        self.changes.append((target, operation))
+        if target == "run":
+            change_in_place(self.metadata, operation)
+
+    def read_metadata(self) -> Metadata:
+        """The metadata."""
+        return self.metadata
+
+    def replace_metadata(self, metadata: Metadata) -> None:
+        """Take other metadata."""
+        self.metadata = metadata
+
+    def flush_metadata(self) -> tuple[int, int]:
+        """The lease, and how many changes there are."""
+        return 7, len(self.changes)
+
+    def begin_wait(self, wait: Wait) -> "asyncio.Future[WaitOutcome]":
+        """No test of these waits."""
+        raise AssertionError(wait)
+
+    def wait(self, wait: Wait) -> WaitOutcome:
+        """No test of these waits."""
+        raise AssertionError(wait)

@@ -111,7 +111,7 @@ def api_server(tls: ssl.SSLContext | None = None) -> Generator[ApiServer]:
             api.seen.append(seen)
             api.behaviours.get(timeout=40)(self, seen)
 
-        do_GET = do_POST = answer  # noqa: N815 (the names of http.server)
+        do_GET = do_POST = do_PUT = answer  # noqa: N815 (the names of http.server)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (its name there)
             """Say nothing."""

@@ -1,16 +1,17 @@
-"""What is done to runs from outside: cancel, replay, reschedule, add tags. Part of `runs`."""
+"""What is done to runs from outside: cancel, replay, reschedule, tags, metadata. Part of `runs`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar, cast
 
 from runwell.client.api import ApiClient
+from runwell.client.metadata_changes import MetadataChanges
 from runwell.client.run_handles import Run, RunHandle, RunReference, path_id
 from runwell.client.transport import Call, Flow, RequestOptions, json_body
 from runwell.client.triggering import read_delay, read_tags
 from runwell.core.ids import make_request_key
 from runwell.core.payloads import JSON_TYPE, MAX_PAYLOAD_BYTES, Json, encode_value
-from runwell.core.schemas import CanceledRun, MessageAnswer, ReplayedRun
+from runwell.core.schemas import CanceledRun, MessageAnswer, MetadataAnswer, ReplayedRun
 from runwell.core.timing import Duration
 
 OutputT = TypeVar("OutputT")
@@ -66,6 +67,30 @@ class RunChangeFlows:
         )
         return self._client.ask(call, MessageAnswer)
 
+    def _update_metadata(
+        self,
+        run: RunReference,
+        changes: MetadataChanges | Mapping[str, object],
+        options: RequestOptions | None,
+    ) -> Flow[dict[str, Json]]:
+        if not isinstance(changes, MetadataChanges):
+            changes = MetadataChanges().replace(changes)
+        call = Call(
+            method="PUT",
+            path=f"/api/v1/runs/{path_id(run)}/metadata",
+            body=changes.to_body().model_dump_json(by_alias=True, exclude_unset=False).encode(),
+            headers={"x-trigger-request-idempotency-key": make_request_key()},
+            options=options,
+        )
+        return (yield from self._client.ask(call, MetadataAnswer)).metadata
+
+    def read_metadata_flow(
+        self, run: RunReference, options: RequestOptions | None = None
+    ) -> Flow[MetadataAnswer]:
+        """Fetch the metadata of a run, and which update of its worker was the last."""
+        path = f"/api/v1/runs/{path_id(run)}/metadata"
+        return self._client.ask(Call(method="GET", path=path, options=options), MetadataAnswer)
+
 
 class RunChanges(RunChangeFlows):
     """Cancel, replay and reschedule runs, and add tags to them."""
@@ -114,6 +139,19 @@ class RunChanges(RunChangeFlows):
         """Add tags to a run; UnprocessableEntityError when it would have more than ten."""
         await self._client.run(self._add_tags(run, tags, request_options))
 
+    async def update_metadata(
+        self,
+        run: RunReference,
+        changes: MetadataChanges | Mapping[str, object],
+        *,
+        request_options: RequestOptions | None = None,
+    ) -> dict[str, Json]:
+        """Change a run's metadata, or replace it when a dict is given; returns what it is then.
+
+        UnprocessableEntityError when the run has ended, or the metadata would be too large.
+        """
+        return await self._client.run(self._update_metadata(run, changes, request_options))
+
 
 class BlockingRunChanges(RunChangeFlows):
     """Cancel, replay and reschedule runs, and add tags to them, blocking the caller."""
@@ -155,3 +193,16 @@ class BlockingRunChanges(RunChangeFlows):
     ) -> None:
         """Add tags to a run; UnprocessableEntityError when it would have more than ten."""
         self._client.run_blocking(self._add_tags(run, tags, request_options))
+
+    def update_metadata(
+        self,
+        run: RunReference,
+        changes: MetadataChanges | Mapping[str, object],
+        *,
+        request_options: RequestOptions | None = None,
+    ) -> dict[str, Json]:
+        """Change a run's metadata, or replace it when a dict is given; returns what it is then.
+
+        UnprocessableEntityError when the run has ended, or the metadata would be too large.
+        """
+        return self._client.run_blocking(self._update_metadata(run, changes, request_options))

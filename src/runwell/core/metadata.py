@@ -114,13 +114,19 @@ def apply_operations(metadata: Metadata | None, operations: Sequence[Operation])
     """
     changed: Metadata = copy.deepcopy(metadata or {})
     for operation in operations:
-        if isinstance(operation, UpdateOperation):
-            changed = copy.deepcopy(operation.value)
-        elif isinstance(operation, DeleteOperation):
-            changed.pop(operation.key, None)
-        else:
-            _apply_at(changed, operation)
+        change_in_place(changed, operation)
     return changed
+
+
+def change_in_place(metadata: Metadata, operation: Operation) -> None:
+    """Apply one operation to what is given."""
+    if isinstance(operation, UpdateOperation):
+        metadata.clear()
+        metadata.update(copy.deepcopy(operation.value))
+    elif isinstance(operation, DeleteOperation):
+        metadata.pop(operation.key, None)
+    else:
+        _apply_at(metadata, operation)
 
 
 def merge_operation(pending: list[Operation], operation: Operation) -> None:

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Literal, Protocol, Self
 
 from runwell.core.machines import MACHINES, MachineName
+from runwell.core.metadata import Metadata, Operation, Target
 from runwell.core.payloads import Json
 from runwell.core.protocol import (
     DequeuedRun,
@@ -216,6 +217,22 @@ class Runtime(Protocol):
 
         `sdk.logger.is_logged` decides that.
         """
+        ...
+
+    def change_metadata(self, target: Target, operation: Operation) -> None:
+        """Take a change of metadata; InvalidPayloadError when the run's would be too large."""
+        ...
+
+    def read_metadata(self) -> Metadata:
+        """The run's metadata as it knows it."""
+        ...
+
+    def replace_metadata(self, metadata: Metadata) -> None:
+        """Take what the server has for what the run knows."""
+        ...
+
+    def flush_metadata(self) -> tuple[int, int]:
+        """Have all changes until now stored at once; the lease, and the number of the last one."""
         ...
 
     def begin_wait(self, wait: Wait) -> "asyncio.Future[WaitOutcome]":

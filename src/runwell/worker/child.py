@@ -22,6 +22,7 @@ from runwell.core.errors import (
     InvalidPayloadError,
     TaskRunError,
 )
+from runwell.core.metadata import Metadata, Operation, Target
 from runwell.core.payloads import STORE_TYPE, Json, decode_packet
 from runwell.core.protocol import DequeuedRun
 from runwell.core.waits import Wait, WaitOutcome
@@ -32,6 +33,7 @@ from runwell.sdk.runtime import LogLevel, RunContext, activate
 from runwell.sdk.task import AnyTask
 from runwell.worker.async_runs import AsyncRuns
 from runwell.worker.capture import Capture, OutputPipe, clean_attributes
+from runwell.worker.child_metadata import ChildMetadata
 from runwell.worker.child_waits import ChildWaits
 from runwell.worker.failures import describe_bad_output, describe_exception
 from runwell.worker.hooks import Ended, HookedAttempt, Output, Stopped, run_to_end
@@ -218,7 +220,8 @@ class Child:
                 started_at=datetime.fromtimestamp(order.started_at, UTC),
             )
 
-        return _ChildRuntime(make_context, self._pipe, self._log_level, self._waits)
+        metadata = ChildMetadata(run, self._inbox)
+        return _ChildRuntime(make_context, self._pipe, self._log_level, self._waits, metadata)
 
     def _call(self, task: AnyTask, payload: object, runtime: "_ChildRuntime") -> object:
         with activate(runtime):
@@ -248,7 +251,9 @@ class _ChildRuntime:
         pipe: OutputPipe,
         log_level: LogThreshold,
         waits: ChildWaits,
+        metadata: ChildMetadata,
     ) -> None:
+        self._metadata = metadata
         self._make_context = make_context
         self._ctx: RunContext | None = None
         self._pipe = pipe
@@ -262,6 +267,22 @@ class _ChildRuntime:
         if self._ctx is None:
             self._ctx = self._make_context()
         return self._ctx
+
+    def change_metadata(self, target: Target, operation: Operation) -> None:
+        """A change of `metadata`."""
+        self._metadata.change(target, operation)
+
+    def read_metadata(self) -> Metadata:
+        """What the run knows of its metadata."""
+        return self._metadata.read()
+
+    def replace_metadata(self, metadata: Metadata) -> None:
+        """What the server has."""
+        self._metadata.replace(metadata)
+
+    def flush_metadata(self) -> tuple[int, int]:
+        """Have all changes stored at once."""
+        return self._metadata.flush()
 
     def emit_line(self, level: LogLevel, message: str, attributes: Mapping[str, Json]) -> None:
         """One line of `logger`."""

@@ -12,6 +12,7 @@ from typing import NamedTuple, cast
 from pydantic import BaseModel, ConfigDict, Field
 
 from runwell.core.errors import TaskRunError
+from runwell.core.metadata import Operation, Target
 from runwell.core.payloads import Json
 from runwell.core.protocol import (
     EnvironmentContext,
@@ -36,6 +37,7 @@ COMPLETE = b"c"
 FAIL = b"f"
 STOPPED = b"s"
 WAIT = b"w"
+METADATA = b"u"
 REFUSE = b"x"
 # Zygote to supervisor, once; then between them, in both directions.
 MANIFEST = b"m"
@@ -154,6 +156,17 @@ class Failure(_Message):
     is_spent: bool = False
     retry_at: datetime | None = None
     finished_at: float
+
+
+class MetadataChange(_Message):
+    """The body of a METADATA frame: a change, by its number in this attempt.
+
+    Without an operation: what came until now is to be stored at once.
+    """
+
+    number: int
+    target: Target = "run"
+    operation: Operation | None = None
 
 
 class WaitOrder(_Message):

@@ -21,6 +21,7 @@ from runwell.core.protocol import (
     FailReport,
     HandBackReport,
     LogsReport,
+    MetadataReport,
     ReportBody,
     RunReport,
     StartReport,
@@ -36,6 +37,8 @@ from runwell.worker.session import Session
 
 _START_SECONDS = 0.01
 _LINES_SECONDS = 0.05
+# A page that shows it is a second behind at most.
+_METADATA_SECONDS = 0.5
 _GATHER_SECONDS = 0.01
 # What one call carries at most, but for a single report that is larger by itself.
 _MAX_BATCH_BYTES = 4 * 1024 * 1024
@@ -73,6 +76,7 @@ class Reports:
         self._last_ends = 0
         self._starts: dict[RunProcess, StartReport] = {}
         self._with_lines: dict[RunProcess, None] = {}
+        self._with_metadata: dict[RunProcess, None] = {}
         self._ends: deque[tuple[object, _Item]] = deque()
         #: Runs whose end the server has not acknowledged, with their leases: they are still ours.
         self.unacknowledged: dict[str, int] = {}
@@ -100,14 +104,23 @@ class Reports:
         self._with_lines[run] = None
         self._send_within(_LINES_SECONDS)
 
+    def add_metadata(self, run: RunProcess, *, is_urgent: bool) -> None:
+        """A run has changed metadata."""
+        self._with_metadata[run] = None
+        self._send_within(0 if is_urgent else _METADATA_SECONDS)
+
     def add_end(self, run: RunProcess, report: EndReport | None) -> None:
         """A run is over; kept on disk from here on until the server has acknowledged it."""
         if report is None:
             # Its lease is another's: nobody wants its lines either.
             self._starts.pop(run, None)
             self._with_lines.pop(run, None)
+            self._with_metadata.pop(run, None)
             run.lines.take()
             return
+        # With the end, which is kept on disk: neither is stored without the other.
+        self._with_metadata.pop(run, None)
+        report.metadata = run.metadata.take()
         self._add_end(run, report)
 
     def give_back(self, run: DequeuedRun, reason: str) -> None:
@@ -171,7 +184,7 @@ class Reports:
         return self._due_at <= self._loop.time()
 
     def _has_any(self) -> bool:
-        return bool(self._starts or self._with_lines or self._ends)
+        return bool(self._starts or self._with_lines or self._with_metadata or self._ends)
 
     # What.
 
@@ -193,6 +206,7 @@ class Reports:
                 item = self._take_lines(run)
                 batch.append(item)
                 size += item.size
+        batch += self._collect_metadata()
         batch += ending.values()
         if self._has_any():
             self._due_at = self._loop.time() + (0 if self._ends else _LINES_SECONDS)
@@ -203,10 +217,24 @@ class Reports:
             _Item(report, _START_BYTES)
             for run, report in self._starts.items()
             # An end says when it started, too.
-            if run not in ending or run in self._with_lines
+            if run not in ending or run in self._with_lines or run in self._with_metadata
         ]
         self._starts.clear()
         return starts
+
+    def _collect_metadata(self) -> list[_Item]:
+        runs, self._with_metadata = self._with_metadata, {}
+        return [
+            _Item(
+                MetadataReport(
+                    run_id=run.run.run_id,
+                    snapshot_id=run.run.snapshot_id,
+                    metadata=run.metadata.take(),
+                ),
+                _START_BYTES,
+            )
+            for run in runs
+        ]
 
     def _take_lines(self, run: RunProcess) -> _Item:
         del self._with_lines[run]

@@ -17,17 +17,20 @@ from runwell.worker.messages import (
     CANCELED,
     COMPLETE,
     FAIL,
+    METADATA,
     RESULT,
     STOPPED,
     TIMED_OUT,
     WAIT,
     Failure,
     Frame,
+    MetadataChange,
     WaitOrder,
     frame,
     read_complete,
     run_frame,
 )
+from runwell.worker.metadata_collector import MetadataCollector
 from runwell.worker.records import now
 
 # A run that was there each time when its warm parent died may be what kills it.
@@ -70,6 +73,10 @@ class RunListener(Protocol):
         """It wrote a line."""
         ...
 
+    def on_metadata(self, run: "RunProcess", *, is_urgent: bool) -> None:
+        """It has changes of metadata to store."""
+        ...
+
     def on_wait(self, run: "RunProcess", order: WaitOrder) -> None:
         """It begins waits."""
         ...
@@ -109,6 +116,7 @@ class RunProcess:
         self._timers: list[asyncio.TimerHandle] = []
         self._time_limit: asyncio.TimerHandle | None = None
         self.has_ended = False
+        self.metadata = MetadataCollector()
         self.lines = LineCollector(
             rules.budget,
             lambda: listener.on_lines(self),
@@ -179,6 +187,11 @@ class RunProcess:
     def on_frame(self, found: Frame) -> None:
         """It says how the run ended."""
         if self.has_ended:
+            return
+        if found.kind == METADATA:
+            change = MetadataChange.model_validate_json(found.body)
+            self.metadata.add(change)
+            self._listener.on_metadata(self, is_urgent=change.operation is None)
             return
         if found.kind == WAIT:
             self._listener.on_wait(self, WaitOrder.model_validate_json(found.body))

@@ -236,6 +236,10 @@ class Supervisor:
             RunLogged(run_id=details.run_id, task_id=details.task_id, level=level, message=message)
         )
 
+    def on_metadata(self, run: RunProcess, *, is_urgent: bool) -> None:
+        """A run has changes of metadata to store."""
+        self._reports.add_metadata(run, is_urgent=is_urgent)
+
     def on_wait(self, run: RunProcess, order: WaitOrder) -> None:
         """A run begins waits."""
         self._waits.begin(run, order)
