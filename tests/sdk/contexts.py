@@ -59,6 +59,7 @@ class KeepingRuntime:
         """Of a run."""
         self.ctx = make_context()
         self.lines: list[tuple[LogLevel, str, Mapping[str, Json]]] = []
+        self.wait_hooks = None
         self.metadata: Metadata = {}
         self.changes: list[tuple[Target, Operation]] = []
 
