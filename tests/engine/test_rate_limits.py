@@ -3,6 +3,8 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from runwell.core.protocol import QueueManifest, RateLimitManifest, TaskManifest
 from runwell.engine import queue_settings, rate_limits
 from runwell.engine.db import Database
@@ -129,6 +131,22 @@ async def test_another_queue_is_not_held_up_by_thousands_that_are_blocked(db: Da
     await worker.heartbeat()
     assert len(await worker.dequeue(10)) == 1
     assert await _open(scene) == 0
+
+
+async def test_more_than_a_batch_is_opened_by_the_next_ticks(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rate_limits, "BATCH", 2)
+    scene = await make_scene(db, _task((5, 60, "queue")))
+    for number in range(12):
+        await scene.trigger(concurrencyKey=str(number))
+    worker = await scene.connect()
+    held = [run for _ in range(3) for run in await worker.dequeue(10)]
+    assert len(held) == 5
+    scene.later(60)
+    assert [await _open(scene) for _ in range(2)] == [2, 0]
+    scene.later(0.2)
+    assert await _open(scene) == 2
 
 
 async def test_every_key_of_a_queue_with_a_rate_limit_gets_its_turn(db: Database) -> None:

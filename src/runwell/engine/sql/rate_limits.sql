@@ -63,6 +63,8 @@ WITH due AS MATERIALIZED (
 ), kept AS (
     -- Those that were opened may be at their limit, and leave room: a second later others are opened.
     UPDATE queue_rates a SET reopens_at = CASE
+        -- So many at once are left to dequeues first: what these don't start has to be blocked again.
+        WHEN d.has_more AND d.chosen >= :most THEN :now::timestamptz + interval '0.2 seconds'
         WHEN d.has_more AND d.room > 0 THEN :now::timestamptz + interval '1 second'
         WHEN d.has_more THEN rate_free_at(d.rate_limit, d.rate_window, d.starts, :now)
     END
