@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,16 @@ def test_it_tells_where_the_server_is_to_its_owner_only(tmp_path: Path) -> None:
         "pid": os.getpid(),
     }
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert [entry.name for entry in data_dir.iterdir()] == [NAME]
+    assert sorted(entry.name for entry in data_dir.iterdir()) == [".gitignore", NAME]
+
+
+def test_its_directory_stays_out_of_git(tmp_path: Path) -> None:
+    for _ in range(2):
+        write_local_file(tmp_path, url="http://127.0.0.1:1", secret_key="k", secret_keys={})
+    (tmp_path / "more").touch()
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    status = ["git", "-C", str(tmp_path), "status", "--porcelain"]
+    assert subprocess.run(status, capture_output=True, check=True).stdout == b""
 
 
 def test_a_new_server_takes_the_place_of_an_old_file(tmp_path: Path) -> None:
@@ -33,7 +43,7 @@ def test_a_new_server_takes_the_place_of_an_old_file(tmp_path: Path) -> None:
     )
     assert json.loads((tmp_path / NAME).read_text(encoding="utf-8"))["secretKey"] == "tr_dev_1"
     remove_local_file(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert [entry.name for entry in tmp_path.iterdir()] == [".gitignore"]
 
 
 @pytest.mark.parametrize("content", ['{"pid": 1}', "half a f", "[]", "\xff"])

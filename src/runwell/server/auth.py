@@ -20,6 +20,8 @@ KEPT_SECONDS = 5.0
 _MAX_KEPT = 1_000
 _KEY = re.compile(r"tr_[A-Za-z0-9_]{1,200}")
 _EXAMPLE = "send the header 'Authorization: Bearer tr_dev_...'"
+# For who has clicked on a link that `runwell dev` prints.
+_IN_A_BROWSER = "(`runwell env` prints the key; in a terminal, `runwell runs show ID` shows a run)"
 
 
 class KeyRing:
@@ -49,7 +51,7 @@ def read_secret_key(request: Request) -> str:
     """The secret key of a request; raises RequestError 401 that says what came instead."""
     header = request.headers.get("authorization")
     if header is None:
-        raise RequestError(401, f"there is no authorization header: {_EXAMPLE}")
+        raise RequestError(401, f"there is no authorization header: {_EXAMPLE} {_IN_A_BROWSER}")
     scheme, _, credential = header.partition(" ")
     credential = credential.strip()
     if scheme.lower() != "bearer" or not credential:

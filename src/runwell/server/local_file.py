@@ -19,6 +19,10 @@ def write_local_file(
 ) -> None:
     """Write it, all at once; raises OSError when the directory can't be written to."""
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Whatever repository the directory is in, or will be: data and keys are not for it.
+    ignored = data_dir / ".gitignore"
+    if not ignored.exists():
+        ignored.write_text("*\n", encoding="utf-8")
     found = {
         "url": url,
         "secretKey": secret_key,
