@@ -28,6 +28,7 @@ UPDATE schedules SET next_tick_at = date_trunc('minute', now()) - $1 * interval 
     due_at = now() + interval '2 seconds'
 RETURNING due_at
 """
+_ARE_DONE = "SELECT NOT EXISTS (SELECT FROM schedules WHERE due_at <= $1)"
 _LATENESS = """
 SELECT extract(epoch FROM s.created_at - $1::timestamptz) AS seconds
 FROM runs r JOIN run_snapshots s ON s.id = r.snapshot_id
@@ -75,9 +76,9 @@ async def _let_all_tick(
     await asyncio.sleep(2)
     while True:
         beside += await _trigger_until(connection, seconds=0.5)
-        found = await instance.database.fetch(_LATENESS, due_at)
-        if len(found) == _SCHEDULES:
-            return [float(row["seconds"]) for row in found]
+        if await instance.database.fetchval(_ARE_DONE, due_at):
+            rows = await instance.database.fetch(_LATENESS, due_at)
+            return [float(row["seconds"]) for row in rows]
 
 
 async def _trigger_until(connection: HttpConnection, *, seconds: float) -> list[float]:

@@ -365,7 +365,7 @@ async def test_any_days_of_schedules_trigger_what_the_rule_says(db: Database, se
     for row in rows:
         found.setdefault(row["schedule_id"], []).append(row["tick_at"])
     assert found == {one.schedule.public_id: one.runs for one in expected if one.runs}
-    assert len(rows) > 5
+    assert rows
     await check_consistency(db)
 
 

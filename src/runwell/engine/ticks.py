@@ -4,12 +4,13 @@ Every server may do it at once: schedules that another one has are passed over, 
 run whatever happens, by the schema.
 """
 
+import asyncio
 import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from runwell.core.cron import last_tick, next_ticks
-from runwell.core.ids import make_id
+from runwell.core.ids import make_run_ids
 from runwell.core.payloads import SUPER_JSON_TYPE, Json, encode_json
 from runwell.core.schedules import UPCOMING_TICKS, MissedTicks
 from runwell.core.timing import format_instant
@@ -22,6 +23,8 @@ _log = logging.getLogger(__name__)
 
 #: So many schedules tick in one transaction.
 BATCH = 250
+# So many are decided before others may do something.
+_AT_A_TIME = 20
 #: A tick that comes later than this, because no server ran, counts as missed.
 LATE = timedelta(minutes=5)
 
@@ -42,7 +45,12 @@ async def trigger_due_ticks(db: Database, *, now: datetime) -> tuple[int, set[in
         rows = await tx.fetch(_sql.lock_due_schedules, now=now, most=BATCH)
         if not rows:
             return 0, set()
-        ticks = [_tick(row, now) for row in rows]
+        ticks: list[Tick] = []
+        for number, row in enumerate(rows):
+            ticks.append(_tick(row, now))
+            if number % _AT_A_TIME == 0:
+                # Requests are served by the same event loop.
+                await asyncio.sleep(0)
         runs = await _trigger(tx, ticks, now)
         await _move(tx, ticks, {row["schedule_id"] for row in runs})
         return len(ticks), {row["environment_id"] for row in runs}
@@ -106,7 +114,7 @@ async def _trigger(tx: Transaction, ticks: list[Tick], now: datetime) -> list[Ro
         return []
     return await tx.fetch(
         _sql.trigger_ticks,
-        run_ids=[make_id("run", now) for _ in triggered],
+        run_ids=make_run_ids(len(triggered), now),
         schedule_ids=[tick.schedule.id for tick in triggered],
         tick_ats=[tick.tick_at for tick in triggered],
         payloads=[encode_payload(tick) for tick in triggered],
