@@ -52,6 +52,27 @@ def test_a_payload_comes_from_a_file_or_from_standard_input(served: Path) -> Non
         assert run["payload"] == expected
 
 
+def test_a_file_of_payloads_is_triggered_in_batches(served: Path) -> None:
+    (served / "names.jsonl").write_text('{"name": "Ada"}\n\n"Grace"\n')
+
+    done = runwell("trigger", "hello", "--batch", "names.jsonl", "--tag", "a", folder=served)
+    many = "".join(f"{number}\n" for number in range(1_001))
+    piped = runwell("trigger", "hello", "--batch", "-", "--json", folder=served, stdin=many)
+    (served / "bad.jsonl").write_text("1\nAda\n")
+    bad = runwell("trigger", "hello", "--batch", "bad.jsonl", folder=served)
+    both = runwell("trigger", "hello", "--batch", "names.jsonl", "-p", "1", folder=served)
+
+    assert done.stdout.startswith("batch_")
+    assert "2 of 2 runs triggered" in done.stderr
+    batches = [json.loads(line) for line in piped.stdout.splitlines()]
+    assert [len(batch["runs"]) for batch in batches] == [1_000, 1]
+    run = runwell_json("runs", "show", batches[1]["runs"][0], folder=served)
+    assert run["payload"] == 1_000
+    assert bad.returncode == both.returncode == 2
+    assert "line 2 of bad.jsonl is not valid JSON" in bad.stderr
+    assert "--batch can't go together with --payload" in both.stderr
+
+
 def test_a_payload_that_is_no_json_is_refused_with_how_to_write_it(tmp_path: Path) -> None:
     environment = {"TRIGGER_SECRET_KEY": "tr_dev_x"}
 

@@ -1,7 +1,8 @@
 """`runwell trigger`: one run, from the terminal."""
 
 import contextlib
-from typing import cast
+from collections.abc import Iterator
+from typing import Final, TextIO, cast
 
 import click
 
@@ -15,15 +16,19 @@ from runwell.cli.following import (
 from runwell.cli.options import read_json_option, with_api
 from runwell.cli.output import Output, end, styled, with_output
 from runwell.client.transport import ApiError
+from runwell.core.errors import InvalidPayloadError
 from runwell.core.machines import MachineName
 from runwell.core.payloads import Json, parse_json
 
+_BATCH_ITEMS: Final = 1_000
+_BATCH_BYTES: Final = 4 * 1024 * 1024
 _EPILOG = """\b
 Examples:
   runwell trigger hello
   runwell trigger hello --payload '{"name": "Ada"}' --follow
   runwell trigger hello --payload @payload.json --tag user_1 --tag import
   date | jq -R . | runwell trigger hello --payload -
+  runwell trigger hello --batch names.jsonl --tag import
   runwell trigger hello --delay 10m --ttl 1h --idempotency-key order-17
 """
 
@@ -32,6 +37,13 @@ Examples:
 @click.argument("task")
 @click.option(
     "--payload", "-p", metavar="JSON|@FILE|-", help="The payload; - reads it from standard input."
+)
+@click.option(
+    "--batch",
+    "lines",
+    metavar="FILE|-",
+    type=click.File(encoding="utf-8", lazy=True),
+    help="A run for each line of a file, which is its payload as JSON.",
 )
 @click.option(
     "--follow", "-f", is_flag=True, help="Show its log until it ends; exit with 1 if it failed."
@@ -55,15 +67,35 @@ def trigger(
     api: Api,
     task: str,
     payload: str | None,
+    lines: TextIO | None,
     follow: bool,
     **given: object,
 ) -> None:
     """Trigger a run of TASK (its id) and print the run's id.
 
-    The run is stored when this returns: a worker starts it as soon as it can.
+    The run is stored when this returns: a worker starts it as soon as it can. With --batch there is
+    a run for each line, in batches of up to 1,000 that are stored in one step each.
     """
+    if lines is not None:
+        if payload is not None or follow or given["idempotency_key"]:
+            raise click.UsageError(
+                "--batch can't go together with --payload, --follow or --idempotency-key"
+            )
+        _trigger_lines(output, api, task, _read_lines(lines), _read_options(given))
+    else:
+        _trigger_one(output, api, task, payload, _read_options(given), follow=follow)
+
+
+def _trigger_one(
+    output: Output,
+    api: Api,
+    task: str,
+    payload: str | None,
+    options: dict[str, Json],
+    *,
+    follow: bool,
+) -> None:
     text = None if payload is None else read_json_option(payload, "--payload")
-    options = _read_options(given)
     answer = api.trigger(task, text, options)
     if follow and output.is_json:
         output.json({"event": "triggered", "id": answer.id, "isCached": answer.is_cached})
@@ -95,6 +127,49 @@ def _warn_of_unknown_task(output: Output, api: Api, run_id: str) -> None:
         run = api.retrieve(run_id)
         if run.status == WAITING_FOR_DEPLOY:
             output.note(styled("it waits: ", "yellow"), unknown_task_text(run))
+
+
+def _read_lines(lines: TextIO) -> list[str]:
+    found: list[str] = []
+    try:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                parse_json(line, what=f"line {number} of {lines.name}")
+                found.append(line.strip())
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"{lines.name} is not valid UTF-8: {error.reason}") from None
+    except InvalidPayloadError as error:
+        raise click.UsageError(str(error)) from None
+    if not found:
+        raise click.UsageError(f"{lines.name} has no line with a payload")
+    return found
+
+
+def _trigger_lines(
+    output: Output, api: Api, task: str, payloads: list[str], options: dict[str, Json]
+) -> None:
+    done = 0
+    for part in _split(payloads):
+        batch = api.trigger_batch(task, part, options)
+        done += len(part)
+        if output.is_json:
+            output.json({"id": batch.id, "runs": [run.id for run in batch.runs]})
+        else:
+            output.raw(batch.id)
+        output.note(styled(f"{done:,} of {len(payloads):,} runs triggered", "dim"))
+
+
+def _split(payloads: list[str]) -> Iterator[list[str]]:
+    """Parts that the server takes as batches."""
+    part: list[str] = []
+    size = 0
+    for payload in payloads:
+        size += len(payload.encode())
+        if part and (len(part) == _BATCH_ITEMS or size > _BATCH_BYTES):
+            yield part
+            part, size = [], len(payload.encode())
+        part.append(payload)
+    yield part
 
 
 def _read_options(given: dict[str, object]) -> dict[str, Json]:
