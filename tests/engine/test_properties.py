@@ -9,6 +9,8 @@ import pytest
 
 from runwell.core.errors import ErrorCode, InternalError
 from runwell.core.protocol import DequeuedRun, RateLimitManifest, RunReport, TaskManifest
+from runwell.core.statuses import FINAL_RUN_STATUSES
+from runwell.core.waits import CompletedWait, DateWait, RunsWait
 from runwell.engine import db as engine_db
 from runwell.engine import (
     environments,
@@ -16,6 +18,7 @@ from runwell.engine import (
     queue_settings,
     rate_limits,
     timers,
+    waitpoints,
     workers,
 )
 from runwell.engine.db import Database
@@ -39,13 +42,14 @@ from tests.support.factories import (
 # What no moment may show, whoever is in the middle of what: one statement sees one instant.
 _OVER_LIMIT = """
 SELECT s.id FROM subqueues s JOIN (
-    SELECT subqueue_id, count(*) AS held FROM runs WHERE lease_id IS NOT NULL GROUP BY subqueue_id
+    SELECT subqueue_id, count(*) AS held FROM runs
+    WHERE lease_id IS NOT NULL AND released_slots < 2 GROUP BY subqueue_id
 ) h ON h.subqueue_id = s.id
 WHERE h.held > s.concurrency_limit OR h.held <> s.running
 UNION ALL
 SELECT e.id FROM environments e JOIN environment_concurrency c ON c.environment_id = e.id JOIN (
-    SELECT environment_id, count(*) AS held FROM runs WHERE lease_id IS NOT NULL
-    GROUP BY environment_id
+    SELECT environment_id, count(*) AS held FROM runs
+    WHERE lease_id IS NOT NULL AND released_slots < 1 GROUP BY environment_id
 ) h ON h.environment_id = e.id
 WHERE h.held > e.concurrency_limit OR h.held <> c.running
 """
@@ -89,6 +93,9 @@ class Walk:
         self.given: list[tuple[str, int]] = []
         self.rated: list[datetime] = []
         self.worker: Supervisor | None = None
+        # What was waited for, by lease and wait: runs in their order, or an instant.
+        self.waits: dict[tuple[int, str], list[str] | datetime] = {}
+        self.received: list[CompletedWait] = []
 
     async def go(self, steps: int) -> None:
         ways: list[tuple[int, Callable[[], Awaitable[object]]]] = [
@@ -100,6 +107,8 @@ class Walk:
             (1, self.vanish),
             (2, self.tick),
             (1, self.pause_or_resume),
+            (5, self.wait),
+            (4, self.go_on),
         ]
         for _ in range(steps):
             (way,) = self.choice.choices(
@@ -176,6 +185,40 @@ class Walk:
         await maintenance.release_waiting_runs(self.db, now=now)
         await rate_limits.open_due_subqueues(self.db, now=now)
 
+    async def wait(self) -> None:
+        """Begin a wait of a run that is held, for an instant or for any runs, itself included."""
+        if self.worker is None or not self.held:
+            return
+        run = self.choice.choice(self.held)
+        wait_id = f"w{len(self.waits)}"
+        if self.choice.random() < 0.4:
+            date = self.scene.now + timedelta(seconds=self.choice.choice([0, 1, 2]))
+            self.waits[run.snapshot_id, wait_id] = date
+            begun: DateWait | RunsWait = DateWait(wait_id=wait_id, date=date)
+        else:
+            run_ids = self.choice.choices(self.run_ids, k=self.choice.choice([1, 1, 3]))
+            self.waits[run.snapshot_id, wait_id] = run_ids
+            begun = RunsWait(wait_id=wait_id, run_ids=run_ids)
+        # An answer that is lost is asked for again.
+        for _ in range(self.choice.choice([1, 1, 2])):
+            await self.worker.wait(run, begun, is_blocked=self.choice.random() < 0.7)
+
+    async def go_on(self) -> None:
+        """Let go on what may, and take the results: each is what was waited for, and has come."""
+        await waitpoints.complete_due_waitpoints(self.db, now=self.scene.now)
+        await waitpoints.continue_runs(self.db, now=self.scene.now)
+        if self.worker is None:
+            return
+        self.received = await self.worker.resume(*self.received)
+        for wait in self.received:
+            expected = self.waits[wait.snapshot_id, wait.wait_id]
+            if isinstance(expected, datetime):
+                assert expected <= self.scene.now
+                assert wait.results == []
+            else:
+                assert [result.run_id for result in wait.results] == expected
+                assert all(result.status in FINAL_RUN_STATUSES for result in wait.results)
+
     async def pause_or_resume(self) -> None:
         """Of the queue `three`, or of everything."""
         environment = self.scene.environment
@@ -198,6 +241,7 @@ async def _finish(scene: Scene) -> None:
         await timers.enqueue_due_runs(scene.db, now=scene.now)
         await timers.expire_due_runs(scene.db, now=scene.now)
         await rate_limits.open_due_subqueues(scene.db, now=scene.now)
+        await waitpoints.continue_runs(scene.db, now=scene.now)
         await worker.heartbeat()
         held = await worker.dequeue(50)
         await worker.report(*(complete(run) for run in held))
@@ -224,6 +268,8 @@ async def _walk(dbs: list[Database], seed: int, actors: int, steps: int) -> None
     assert len(given) == len(set(given))
     await _finish(scene)
     await check_all_at_rest(dbs[0])
+    for left in ("run_waits", "resuming_runs"):
+        assert await read(dbs[0], f"SELECT * FROM {left}") == []
     (row,) = await read(
         dbs[0],
         "SELECT count(*) AS number FROM (SELECT run_id FROM run_snapshots "

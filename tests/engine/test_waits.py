@@ -317,3 +317,18 @@ async def test_two_servers_let_a_run_go_on_once(db: Database) -> None:
         assert (await waitpoints.continue_runs(db, now=scene.now)).seen == 0
     assert (await scene.read_events(run_id)).count("CONTINUE") == 1
     await check_consistency(db)
+
+
+async def test_a_blocked_run_may_begin_a_wait_that_is_complete_at_once(db: Database) -> None:
+    scene = await make_scene(db, make_task())
+    worker = await scene.connect()
+    run_id = (await scene.trigger()).run_id
+    run = await worker.start_one()
+    late = DateWait(wait_id="late", date=scene.now + timedelta(seconds=9))
+    assert (await worker.wait(run, late)).is_blocked
+    # As another thread of the task does.
+    past = DateWait(wait_id="past", date=scene.now)
+    await worker.wait(run, past, is_blocked=False)
+    assert await go_on(scene) == {worker.id}
+    assert await scene.read_status(run_id) == "EXECUTING/EXECUTING"
+    assert [wait.wait_id for wait in await worker.resume()] == ["past"]

@@ -16,7 +16,7 @@ from runwell.engine.waitpoints import waitpoint_id_of_run
 _sql = load_queries("waiting")
 
 _NO_LIMIT = 2_147_483_647
-_WAITABLE = frozenset({ExecutionStatus.EXECUTING, ExecutionStatus.EXECUTING_WITH_WAITPOINTS})
+_BLOCKED = frozenset({ExecutionStatus.EXECUTING_WITH_WAITPOINTS, ExecutionStatus.QUEUED_EXECUTING})
 
 
 async def begin_waits(
@@ -38,14 +38,18 @@ async def begin_waits(
         if status is ExecutionStatus.PENDING_EXECUTING:
             # The report of its start is held back for a moment, or was lost.
             await attempts.start_attempts(tx, {body.run_id: body.started_at}, now=now)
-        elif status not in _WAITABLE:
+        elif status is not ExecutionStatus.EXECUTING and status not in _BLOCKED:
             # It is being canceled: the word of that is on its way.
             return WaitAnswer()
         if body.received:
             await tx.execute(_sql.forget_waits, run_id=body.run_id, wait_ids=body.received)
         refused = await _insert(tx, environment, run, body, now=now) if body.waits else []
+        if status in _BLOCKED:
+            # A thread of it begins a wait while the run is blocked by others. The new one may be
+            # complete already: nobody would look.
+            await tx.execute(_sql.wake_run, run_id=body.run_id)
         # What is refused raises in the task, which then has something to do.
-        if not body.is_blocked or refused:
+        if not body.is_blocked or refused or status is ExecutionStatus.QUEUED_EXECUTING:
             return WaitAnswer(refused=refused)
         blocked = await tx.fetch_value(_sql.block_run, run_id=body.run_id, now=now)
         return WaitAnswer(is_blocked=blocked is not None)

@@ -81,3 +81,7 @@ WHERE r.id = :run_id
         WHERE w.run_id = r.id GROUP BY w.wait_id HAVING bool_and(p.status = 'COMPLETED')
     )
 RETURNING r.released_slots;
+
+-- name: wake_run
+-- Have a run looked at.
+INSERT INTO run_wakes (run_id) VALUES (:run_id);
