@@ -61,6 +61,7 @@ def test_a_file_of_payloads_is_triggered_in_batches(served: Path) -> None:
     (served / "bad.jsonl").write_text("1\nAda\n")
     bad = runwell("trigger", "hello", "--batch", "bad.jsonl", folder=served)
     both = runwell("trigger", "hello", "--batch", "names.jsonl", "-p", "1", folder=served)
+    missing = runwell("trigger", "hello", "--batch", "none.jsonl", folder=served)
 
     assert done.stdout.startswith("batch_")
     assert "2 of 2 runs triggered" in done.stderr
@@ -71,6 +72,7 @@ def test_a_file_of_payloads_is_triggered_in_batches(served: Path) -> None:
     assert bad.returncode == both.returncode == 2
     assert "line 2 of bad.jsonl is not valid JSON" in bad.stderr
     assert "--batch can't go together with --payload" in both.stderr
+    assert "--batch: can't read none.jsonl: No such file" in missing.stderr
 
 
 def test_a_payload_that_is_no_json_is_refused_with_how_to_write_it(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """`runwell trigger`: one run, from the terminal."""
 
 import contextlib
+import sys
 from collections.abc import Iterator
-from typing import Final, TextIO, cast
+from pathlib import Path
+from typing import Final, cast
 
 import click
 
@@ -40,9 +42,8 @@ Examples:
 )
 @click.option(
     "--batch",
-    "lines",
+    "batch",
     metavar="FILE|-",
-    type=click.File(encoding="utf-8", lazy=True),
     help="A run for each line of a file, which is its payload as JSON.",
 )
 @click.option(
@@ -67,7 +68,7 @@ def trigger(
     api: Api,
     task: str,
     payload: str | None,
-    lines: TextIO | None,
+    batch: str | None,
     follow: bool,
     **given: object,
 ) -> None:
@@ -76,12 +77,12 @@ def trigger(
     The run is stored when this returns: a worker starts it as soon as it can. With --batch there is
     a run for each line, in batches of up to 1,000 that are stored in one step each.
     """
-    if lines is not None:
+    if batch is not None:
         if payload is not None or follow or given["idempotency_key"]:
             raise click.UsageError(
                 "--batch can't go together with --payload, --follow or --idempotency-key"
             )
-        _trigger_lines(output, api, task, _read_lines(lines), _read_options(given))
+        _trigger_lines(output, api, task, _read_lines(batch), _read_options(given))
     else:
         _trigger_one(output, api, task, payload, _read_options(given), follow=follow)
 
@@ -129,19 +130,25 @@ def _warn_of_unknown_task(output: Output, api: Api, run_id: str) -> None:
             output.note(styled("it waits: ", "yellow"), unknown_task_text(run))
 
 
-def _read_lines(lines: TextIO) -> list[str]:
+def _read_lines(path: str) -> list[str]:
     found: list[str] = []
+    name = "standard input" if path == "-" else path
     try:
-        for number, line in enumerate(lines, 1):
+        data = sys.stdin.buffer.read() if path == "-" else Path(path).expanduser().read_bytes()
+        for number, line in enumerate(data.decode().split("\n"), 1):
             if line.strip():
-                parse_json(line, what=f"line {number} of {lines.name}")
+                parse_json(line, what=f"line {number} of {name}")
                 found.append(line.strip())
+    except OSError as error:
+        raise click.UsageError(f"--batch: can't read {name}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise click.UsageError(f"{lines.name} is not valid UTF-8: {error.reason}") from None
+        raise click.UsageError(
+            f"{name} is not valid UTF-8: bad byte at position {error.start}"
+        ) from None
     except InvalidPayloadError as error:
         raise click.UsageError(str(error)) from None
     if not found:
-        raise click.UsageError(f"{lines.name} has no line with a payload")
+        raise click.UsageError(f"{name} has no line with a payload")
     return found
 
 
@@ -150,12 +157,12 @@ def _trigger_lines(
 ) -> None:
     done = 0
     for part in _split(payloads):
-        batch = api.trigger_batch(task, part, options)
+        made = api.trigger_batch(task, part, options)
         done += len(part)
         if output.is_json:
-            output.json({"id": batch.id, "runs": [run.id for run in batch.runs]})
+            output.json({"id": made.id, "runs": [run.id for run in made.runs]})
         else:
-            output.raw(batch.id)
+            output.raw(made.id)
         output.note(styled(f"{done:,} of {len(payloads):,} runs triggered", "dim"))
 
 
