@@ -65,8 +65,8 @@ def test_a_bad_option_is_refused_with_its_name(options: dict[str, Any], message:
 
 
 def test_an_unknown_option_is_a_type_error() -> None:
-    with pytest.raises(TypeError, match="on_start"):
-        define_config(on_start=print)  # pyright: ignore[reportCallIssue] (what is refused)
+    with pytest.raises(TypeError, match="on_begin"):
+        define_config(on_begin=print)  # pyright: ignore[reportCallIssue] (what is refused)
 
 
 def test_a_ttl_of_the_config_holds_for_tasks_that_have_none() -> None:

@@ -32,6 +32,7 @@ from runwell.core.protocol import (
     HeartbeatAnswer,
     HeartbeatBody,
     LogsReport,
+    MetadataReport,
     OrganizationContext,
     ProjectContext,
     QueueContext,
@@ -64,6 +65,7 @@ class FakeRun:
     end: CompleteReport | FailReport | CanceledReport | None = None
     ends: list[Any] = field(default_factory=list[Any])
     hand_backs: list[HandBackReport] = field(default_factory=list[HandBackReport])
+    metadata_reports: list[MetadataReport] = field(default_factory=list[MetadataReport])
     lines: dict[int, CapturedLine] = field(default_factory=dict[int, CapturedLine])
     stale: int = 0
 
@@ -363,6 +365,8 @@ class FakeServer:
                 case HandBackReport():
                     run.hand_backs.append(report)
                     run.status, run.worker_id = "QUEUED", None
+                case MetadataReport():
+                    run.metadata_reports.append(report)
                 case CompleteReport() | FailReport() | CanceledReport():
                     run.status, run.end, run.worker_id = "FINISHED", report, None
                     run.ends.append(report)

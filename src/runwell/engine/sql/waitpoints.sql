@@ -14,13 +14,12 @@ DELETE FROM run_wakes WHERE id IN (
 -- name: list_resuming_runs
 -- Runs that wait for a slot to go on, where there may be one.
 SELECT z.run_id
-FROM environment_concurrency c JOIN environments e ON e.id = c.environment_id
-CROSS JOIN LATERAL (
+FROM environment_concurrency c CROSS JOIN LATERAL (
     SELECT z.run_id, z.subqueue_id FROM resuming_runs z
     WHERE z.environment_id = c.environment_id ORDER BY z.order_at, z.run_id LIMIT :most
 ) z
 JOIN subqueues s ON s.id = z.subqueue_id JOIN runs r ON r.id = z.run_id
-WHERE c.running < e.concurrency_limit
+WHERE c.running < c.concurrency_limit
     AND (r.released_slots < 2 OR s.running < s.concurrency_limit);
 
 -- name: lock_woken_runs
@@ -45,8 +44,7 @@ WITH locked AS MATERIALIZED (
     WHERE c.environment_id = ANY(:environment_ids::bigint[])
     ORDER BY c.environment_id FOR NO KEY UPDATE
 )
-SELECT l.environment_id AS id, e.concurrency_limit - l.running AS room
-FROM locked l JOIN environments e ON e.id = l.environment_id;
+SELECT l.environment_id AS id, l.concurrency_limit - l.running AS room FROM locked l;
 
 -- name: lock_subqueues
 -- How many more runs may execute in these subqueues, counted under their lock.
