@@ -20,6 +20,7 @@ from runwell._version import __version__
 # `import runwell` costs next to nothing. Type checkers, and readers, see plain imports.
 if TYPE_CHECKING:
     from runwell.client.batching import BatchHandle
+    from runwell.client.bulk_actions import BulkAction
     from runwell.client.metadata_changes import MetadataChanges
     from runwell.client.options import Debounce, Machine, Queue, RateLimit, Retry, timeout
     from runwell.client.queues import BlockingQueuePage, QueuePage
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from runwell.core.schedules import ScheduledPayload, ScheduleObject
     from runwell.sdk.and_wait import BatchResult
     from runwell.sdk.batch import batch, item
-    from runwell.sdk.client import configure, queues, runs, tasks
+    from runwell.sdk.client import bulk_actions, configure, queues, runs, tasks
     from runwell.sdk.config import Config, Retries, define_config
     from runwell.sdk.definitions import queue, task
     from runwell.sdk.hooks import ErrorHandling
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "runwell.client.batching": ("BatchHandle",),
+    "runwell.client.bulk_actions": ("BulkAction",),
     "runwell.client.metadata_changes": ("MetadataChanges",),
     "runwell.client.options": ("Debounce", "Machine", "Queue", "RateLimit", "Retry", "timeout"),
     "runwell.client.queues": ("BlockingQueuePage", "QueuePage"),
@@ -106,7 +108,7 @@ _MODULES = {
     ),
     "runwell.core.schedules": ("ScheduledPayload", "ScheduleObject"),
     "runwell.sdk.batch": ("batch", "item"),
-    "runwell.sdk.client": ("configure", "queues", "runs", "tasks"),
+    "runwell.sdk.client": ("bulk_actions", "configure", "queues", "runs", "tasks"),
     "runwell.sdk.config": ("Config", "Retries", "define_config"),
     "runwell.sdk.definitions": ("queue", "task"),
     "runwell.sdk.hooks": ("ErrorHandling",),
@@ -138,6 +140,7 @@ __all__ = [
     "BlockingQueuePage",
     "BlockingRunPage",
     "BlockingSchedulePage",
+    "BulkAction",
     "Config",
     "ConfigurationError",
     "ConflictError",
@@ -182,6 +185,7 @@ __all__ = [
     "WaitTimeoutError",
     "__version__",
     "batch",
+    "bulk_actions",
     "configure",
     "define_config",
     "idempotency_keys",

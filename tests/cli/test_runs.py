@@ -151,3 +151,32 @@ def test_a_task_that_no_version_has_is_told_of_at_once(served: Path) -> None:
     assert done.returncode == 0
     assert done.stdout.startswith("run_")
     assert "it waits: no version has a task 'helo' yet" in done.stderr
+
+
+def test_all_runs_that_pass_filters_are_canceled_or_replayed(served: Path) -> None:
+    for number in range(3):
+        runwell("trigger", "hello", "-p", str(number), "--tag", "many", folder=served)
+
+    unsure = runwell("runs", "cancel", "--tag", "many", folder=served)
+    again = runwell_json("runs", "replay", "--tag", "many", "--yes", folder=served)
+    canceled = runwell("runs", "cancel", "--tag", "many", "-y", folder=served)
+    nothing = runwell("runs", "cancel", "--tag", "many", "-y", folder=served)
+    aborted = runwell_json("runs", "abort", str(again["id"]), folder=served)
+
+    assert unsure.returncode == 2
+    assert "this would cancel 3 runs: say --yes" in unsure.stderr
+    assert (again["status"], again["total"], again["succeeded"]) == ("COMPLETED", 3, 3)
+    assert "canceled 6 of 6" in canceled.stdout
+    assert "no run matches" in nothing.stderr
+    assert aborted["status"] == "COMPLETED"
+
+
+def test_runs_are_named_by_ids_or_by_filters(served: Path) -> None:
+    for arguments in ((), ("run_1", "--status", "QUEUED")):
+        done = runwell("runs", "cancel", *arguments, folder=served)
+        assert done.returncode == 2
+        assert "name runs by their ids, or all that pass filters" in done.stderr
+    done = runwell("runs", "replay", "--tag", "a", "-p", "1", folder=served)
+    assert "--payload and --follow are for runs that are named" in done.stderr
+    done = runwell("runs", "abort", "bulk_x", folder=served)
+    assert (done.returncode, "no bulk action bulk_x" in done.stderr) == (1, True)

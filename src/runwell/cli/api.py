@@ -10,6 +10,7 @@ from runwell.client.packets import load_flow
 from runwell.client.queues import QueueFlows
 from runwell.client.schedules import BlockingSchedules
 from runwell.client.transport import Call, ClientSettings, json_body
+from runwell.core.bulk_schemas import BulkActionObject, RunCount
 from runwell.core.ids import make_request_key
 from runwell.core.payloads import JSON_TYPE, Json
 from runwell.core.queue_schemas import EnvironmentObject, QueueObject
@@ -155,6 +156,31 @@ class Api:
         path = f"/api/v1/environment/{change}"
         call = Call(method="POST", path=path, body=json_body(dict(body)))
         return self._client.run_blocking(self._client.ask(call, EnvironmentObject))
+
+    def count_runs(self, body: Mapping[str, object]) -> int:
+        """How many runs a bulk action would be about."""
+        call = Call(method="POST", path="/api/v1/bulk-actions/count", body=json_body(body))
+        return self._client.run_blocking(self._client.ask(call, RunCount)).count
+
+    def begin_bulk_action(self, body: Mapping[str, object]) -> BulkActionObject:
+        """Begin a bulk action."""
+        call = Call(
+            method="POST",
+            path="/api/v1/bulk-actions",
+            body=json_body(body),
+            headers={"x-trigger-request-idempotency-key": make_request_key()},
+        )
+        return self._client.run_blocking(self._client.ask(call, BulkActionObject))
+
+    def retrieve_bulk_action(self, action_id: str) -> BulkActionObject:
+        """How far a bulk action is."""
+        call = Call(method="GET", path=f"/api/v1/bulk-actions/{quote(action_id, safe='')}")
+        return self._client.run_blocking(self._client.ask(call, BulkActionObject))
+
+    def abort_bulk_action(self, action_id: str) -> BulkActionObject:
+        """Leave alone the runs that a bulk action hasn't come to yet."""
+        call = Call(method="POST", path=f"/api/v1/bulk-actions/{quote(action_id, safe='')}/abort")
+        return self._client.run_blocking(self._client.ask(call, BulkActionObject))
 
     def read_log(self, run_id: str, after: str | None) -> tuple[list[LogLine], str | None]:
         """All lines of a run after a cursor, and the cursor to read on from."""

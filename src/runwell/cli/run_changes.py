@@ -3,6 +3,7 @@
 import click
 
 from runwell.cli.api import Api
+from runwell.cli.bulk_actions import BulkChoice, run_bulk_action, with_bulk_choice
 from runwell.cli.following import follow_run, print_end
 from runwell.cli.options import read_json_option, with_api
 from runwell.cli.output import Output, end, print_error, status_text, time_text, with_output
@@ -10,15 +11,30 @@ from runwell.client.transport import ApiError
 from runwell.core.schemas import RunObject
 
 
-@click.command(epilog="Example: runwell runs cancel run_1234 run_5678")
-@click.argument("run_ids", metavar="RUN...", nargs=-1, required=True)
+@click.command(
+    epilog="""\b
+Examples:
+  runwell runs cancel run_1234 run_5678
+  runwell runs cancel --task hello --status QUEUED --yes
+"""
+)
+@click.argument("run_ids", metavar="RUN...", nargs=-1)
+@with_bulk_choice
 @with_output
 @with_api
-def cancel(output: Output, api: Api, run_ids: tuple[str, ...]) -> None:
-    """Cancel runs: one that waits at once, one that executes is told to stop.
+def cancel(
+    output: Output,
+    api: Api,
+    run_ids: tuple[str, ...],
+    chosen: BulkChoice,
+) -> None:
+    """Cancel runs: those named, or all that pass filters.
 
-    A run that has ended already stays as it is.
+    One that waits is canceled at once, one that executes is told to stop, and so is what they have
+    triggered. A run that has ended already stays as it is.
     """
+    if chosen.filters:
+        run_bulk_action(output, api, "cancel", chosen)
     has_failed = False
     done: list[RunObject] = []
     for run_id in run_ids:
@@ -42,20 +58,31 @@ def cancel(output: Output, api: Api, run_ids: tuple[str, ...]) -> None:
 Examples:
   runwell runs replay run_1234
   runwell runs replay run_1234 --payload '{"name": "Ada"}' --follow
+  runwell runs replay --status FAILED --period 1d
 """
 )
-@click.argument("run_ids", metavar="RUN...", nargs=-1, required=True)
+@click.argument("run_ids", metavar="RUN...", nargs=-1)
 @click.option("--payload", "-p", metavar="JSON", help="Another payload; @FILE or - as in trigger.")
 @click.option("--follow", "-f", is_flag=True, help="Follow the new run until it has ended.")
+@with_bulk_choice
 @with_output
 @with_api
 def replay(
-    output: Output, api: Api, run_ids: tuple[str, ...], payload: str | None, follow: bool
+    output: Output,
+    api: Api,
+    run_ids: tuple[str, ...],
+    payload: str | None,
+    follow: bool,
+    chosen: BulkChoice,
 ) -> None:
-    """Run runs again: copies of them, on the latest version.
+    """Run runs again: copies of those named, or of all that pass filters, on the latest version.
 
     With --follow the exit status is 0 when the new run completed, else 1.
     """
+    if chosen.filters and (payload is not None or follow):
+        raise click.UsageError("--payload and --follow are for runs that are named")
+    if chosen.filters:
+        run_bulk_action(output, api, "replay", chosen)
     if follow and len(run_ids) > 1:
         raise click.UsageError("--follow follows one run: give one id")
     text = None if payload is None else read_json_option(payload, "--payload")

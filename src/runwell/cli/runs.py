@@ -4,6 +4,7 @@ import click
 from rich.text import Text
 
 from runwell.cli.api import Api
+from runwell.cli.bulk_actions import abort
 from runwell.cli.following import (
     elapsed_ms,
     error_summary,
@@ -175,7 +176,7 @@ def logs(output: Output, api: Api, run_id: str, follow: bool) -> None:
         output.note(styled("the run has written nothing", "dim"))
 
 
-for _command in (cancel, replay, reschedule):
+for _command in (cancel, replay, reschedule, abort):
     runs.add_command(_command)
 
 

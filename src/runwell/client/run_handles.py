@@ -56,9 +56,14 @@ class RunHandle(Generic[OutputT_co]):
 RunReference = str | RunSummary | RunHandle[object]
 
 
-def path_id(run: RunReference) -> str:
-    """The id of a run as a part of a URL; raises ValueError for what names none."""
+def id_of(run: RunReference) -> str:
+    """The id of a run; raises ValueError for what names none."""
     run_id: object = run if isinstance(run, str) else getattr(run, "id", None)
     if not isinstance(run_id, str) or not run_id.strip("."):
         raise ValueError(f"{run!r} names no run: give its id ('run_...'), or a handle of it")
-    return quote(run_id, safe="")
+    return run_id
+
+
+def path_id(run: RunReference) -> str:
+    """The id of a run as a part of a URL; raises ValueError for what names none."""
+    return quote(id_of(run), safe="")

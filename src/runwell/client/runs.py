@@ -3,6 +3,7 @@
 import time
 from typing import TypedDict, TypeVar, Unpack, cast, overload
 
+from runwell.client.bulk_actions import BlockingBulkRuns, BulkFlows, BulkRuns
 from runwell.client.options import read_duration, read_whole
 from runwell.client.packets import load_flow
 from runwell.client.run_changes import BlockingRunChanges, RunChangeFlows, RunChanges
@@ -28,7 +29,7 @@ class PollOptions(TypedDict, total=False):
     request_options: RequestOptions | None
 
 
-class RunFlows(RunChangeFlows):
+class RunFlows(RunChangeFlows, BulkFlows):
     """What both kinds of caller do, as flows."""
 
     def _retrieve(self, run: RunReference, options: RequestOptions | None) -> Flow[Run[object]]:
@@ -79,7 +80,7 @@ class RunFlows(RunChangeFlows):
         return self._client.ask(call, LogPage)
 
 
-class Runs(RunFlows, RunChanges):
+class Runs(RunFlows, RunChanges, BulkRuns):
     """Retrieve, list, poll and change runs. A run is named by its id, or by any object of it.
 
     Example:
@@ -150,7 +151,7 @@ class Runs(RunFlows, RunChanges):
         return await self._client.run(self._logs(run, after, limit, request_options))
 
 
-class BlockingRuns(RunFlows, BlockingRunChanges):
+class BlockingRuns(RunFlows, BlockingRunChanges, BlockingBulkRuns):
     """Retrieve, list, poll and change runs, blocking the caller.
 
     Example:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from runwell.core.protocol import LEASE_SECONDS
 from runwell.core.timing import Clock
 from runwell.engine import (
+    bulk_steps,
     canceling,
     maintenance,
     packets,
@@ -33,6 +34,8 @@ _log = logging.getLogger(__name__)
 
 #: Woken when runs that wait may be able to go on.
 WAITS_TOPIC = "waits"
+#: Woken here when there is a new bulk action.
+BULK_TOPIC = "bulk_actions"
 #: Woken when a date was set that may be sooner than all others.
 DATES_TOPIC = "dates"
 # Nobody needs to wake what is looked at every tenth of a second: it only must not be late then.
@@ -218,10 +221,12 @@ def _list_maintenance_loops(
         await maintenance.delete_old_waitpoints(db, now=clock.now())
         await maintenance.delete_idle_debounces(db, now=clock.now())
         await workers.delete_old_workers(db, now=clock.now())
+        await bulk_steps.delete_old_bulk_actions(db, now=clock.now())
         return 0
 
     return [
         _cancels(db, signals, clock),
+        _bulk_actions(db, signals, clock),
         # After an outage of the server all leases have ended. Workers that live get the time to
         # renew theirs before anything is taken from them.
         Loop(
@@ -285,6 +290,27 @@ def _wake(signals: Signals, environment_ids: set[int]) -> int:
     for environment_id in environment_ids:
         signals.wake(f"runs:{environment_id}")
     return len(environment_ids)
+
+
+def _bulk_actions(db: Database, signals: Signals, clock: Clock) -> Loop:
+    async def tick() -> int:
+        step = await bulk_steps.take_step(db, now=clock.now())
+        if step is None:
+            return 0
+        _wake(signals, step.environment_ids)
+        for worker_id in {run.worker_id for run in step.canceled if run.worker_id is not None}:
+            signals.wake(f"worker:{worker_id}")
+        if step.canceled:
+            signals.wake_here(WAITS_TOPIC)
+        return 1
+
+    return Loop(
+        name="bulk_actions",
+        interval_seconds=1.0,
+        tick=tick,
+        full=1,
+        nudges=Nudges(signals=signals, topic=BULK_TOPIC),
+    )
 
 
 def _cancels(db: Database, signals: Signals, clock: Clock) -> Loop:

@@ -85,6 +85,14 @@ async def find_by_secret_key(
     return None if row is None else _environment(row)
 
 
+async def get_by_id(tx: Transaction, environment_id: int) -> Environment:
+    """An environment that is there."""
+    row = await tx.fetch_one(_sql.get_environment, environment_id=environment_id)
+    if row is None:
+        raise RuntimeError(f"there is no environment {environment_id}")
+    return _environment(row)
+
+
 async def create_first_project(
     tx: Transaction, *, now: datetime, name: str = "Local"
 ) -> dict[str, str] | None:

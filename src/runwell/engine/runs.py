@@ -83,6 +83,7 @@ class RunFilters:
     tags: list[str] | None = None
     batch_id: str | None = None
     schedule_id: str | None = None
+    bulk_action_id: str | None = None
     is_test: bool | None = None
     created_from: datetime | None = None
     created_to: datetime | None = None
@@ -147,6 +148,7 @@ async def list_runs(
         "tags": filters.tags,
         "batch_id": filters.batch_id,
         "schedule_id": filters.schedule_id,
+        "bulk_action_id": filters.bulk_action_id,
         "is_test": filters.is_test,
         "created_from": filters.created_from,
         "created_to": filters.created_to,

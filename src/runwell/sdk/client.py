@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from runwell.client.api import ApiClient
+from runwell.client.bulk_actions import BlockingBulkActions, BulkActions
 from runwell.client.management import BlockingTasks, Tasks
 from runwell.client.options import Retry, read_duration
 from runwell.client.queues import BlockingQueues, Queues
@@ -57,6 +58,8 @@ def current_settings() -> ClientSettings:
 
 default_client = ApiClient(current_settings)
 queues = Queues(default_client)
+bulk_actions = BulkActions(default_client)
+blocking_bulk_actions = BlockingBulkActions(default_client)
 runs = Runs(default_client)
 tasks = Tasks(default_client)
 blocking_queues = BlockingQueues(default_client)

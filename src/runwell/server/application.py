@@ -9,6 +9,7 @@ from runwell.server.http import Answer, error_answer
 from runwell.server.operations import Operation, make_routes
 from runwell.server.routes import (
     batches,
+    bulk_actions,
     deployments,
     health,
     idempotency,
@@ -30,6 +31,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *tokens.operations,
     *runs.operations,
     *run_changes.operations,
+    *bulk_actions.operations,
     *queues.operations,
     *packets.operations,
     *batches.operations,

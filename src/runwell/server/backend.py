@@ -8,7 +8,7 @@ from starlette.requests import Request
 from runwell.core.protocol import LEASE_SECONDS
 from runwell.core.timing import Clock, SystemClock
 from runwell.engine import packets
-from runwell.engine.background import DATES_TOPIC, WAITS_TOPIC
+from runwell.engine.background import BULK_TOPIC, DATES_TOPIC, WAITS_TOPIC
 from runwell.engine.backlogs import Backlogs
 from runwell.engine.canceling import Canceled
 from runwell.engine.db import Database
@@ -73,6 +73,10 @@ class Backend:
     def note_dates(self) -> None:
         """Say that runs wait for dates that were not known before."""
         self.signals.wake_here(DATES_TOPIC)
+
+    def note_bulk_action(self) -> None:
+        """Say that there is a new bulk action."""
+        self.signals.wake_here(BULK_TOPIC)
 
     def wake_stopping(self, *canceled: Canceled) -> None:
         """Tell the workers of canceled runs that they have something to stop."""

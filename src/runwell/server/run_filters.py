@@ -1,8 +1,7 @@
 """The query of a list of runs: filters and cursors (`protocol.md` 3.2)."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
-
-from starlette.datastructures import QueryParams
 
 from runwell.core.errors import InvalidPayloadError, RequestError
 from runwell.core.payloads import check_text
@@ -44,7 +43,7 @@ PARAMETERS: tuple[Parameter, ...] = (
 _KNOWN = frozenset(parameter.name for parameter in PARAMETERS)
 
 
-def read_page(query: QueryParams) -> Page:
+def read_page(query: Mapping[str, str]) -> Page:
     """Which page is asked for; raises RequestError 400 that names the parameter."""
     size = query.get("page[size]")
     if size is None:
@@ -58,7 +57,7 @@ def read_page(query: QueryParams) -> Page:
     )
 
 
-def read_filters(query: QueryParams, *, now: datetime) -> RunFilters:
+def read_filters(query: Mapping[str, str], *, now: datetime) -> RunFilters:
     """Which runs are asked for; raises RequestError 400 that names the parameter."""
     for name in query:
         if name.startswith(("filter[", "page[")) and name not in _KNOWN:
@@ -72,18 +71,14 @@ def read_filters(query: QueryParams, *, now: datetime) -> RunFilters:
         tags=_texts(query, "filter[tag]"),
         batch_id=_text(query, "filter[batch]"),
         schedule_id=_text(query, "filter[schedule]"),
+        bulk_action_id=_text(query, "filter[bulkAction]"),
         is_test=_boolean(query, "filter[isTest]"),
         created_from=_from(query, now),
         created_to=_instant(query, "filter[createdAt][to]"),
     )
 
 
-def asks_for_what_no_run_has(query: QueryParams) -> bool:
-    """Whether a filter names a bulk action: no runs come from one yet."""
-    return bool(_text(query, "filter[bulkAction]"))
-
-
-def _statuses(query: QueryParams) -> list[RunStatus] | None:
+def _statuses(query: Mapping[str, str]) -> list[RunStatus] | None:
     names = _texts(query, "filter[status]")
     if names is None:
         return None
@@ -97,7 +92,7 @@ def _statuses(query: QueryParams) -> list[RunStatus] | None:
     return sorted(found)
 
 
-def _texts(query: QueryParams, name: str) -> list[str] | None:
+def _texts(query: Mapping[str, str], name: str) -> list[str] | None:
     text = query.get(name)
     if text is None:
         return None
@@ -109,14 +104,14 @@ def _texts(query: QueryParams, name: str) -> list[str] | None:
     return values or None
 
 
-def _text(query: QueryParams, name: str) -> str | None:
+def _text(query: Mapping[str, str], name: str) -> str | None:
     text = query.get(name)
     if text:
         _check(name, text)
     return text or None
 
 
-def _cursor(query: QueryParams, name: str) -> str | None:
+def _cursor(query: Mapping[str, str], name: str) -> str | None:
     text = _text(query, name)
     if text is not None and not (text.isascii() and text.replace("_", "").isalnum()):
         raise _invalid(name, f"{text[:64]!r} is not a cursor that a page gave")
@@ -132,7 +127,7 @@ def _check(name: str, text: str) -> None:
         raise RequestError(400, str(error)) from None
 
 
-def _boolean(query: QueryParams, name: str) -> bool | None:
+def _boolean(query: Mapping[str, str], name: str) -> bool | None:
     match query.get(name):
         case None | "":
             return None
@@ -144,7 +139,7 @@ def _boolean(query: QueryParams, name: str) -> bool | None:
             raise _invalid(name, f"{text[:32]!r} is neither true nor false")
 
 
-def _from(query: QueryParams, now: datetime) -> datetime | None:
+def _from(query: Mapping[str, str], now: datetime) -> datetime | None:
     start = _instant(query, "filter[createdAt][from]")
     name = "filter[createdAt][period]"
     period = _text(query, name)
@@ -157,7 +152,7 @@ def _from(query: QueryParams, now: datetime) -> datetime | None:
     return since if start is None else max(start, since)
 
 
-def _instant(query: QueryParams, name: str) -> datetime | None:
+def _instant(query: Mapping[str, str], name: str) -> datetime | None:
     text = _text(query, name)
     if text is None:
         return None

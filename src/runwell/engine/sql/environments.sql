@@ -10,6 +10,17 @@ JOIN projects p ON p.id = e.project_id
 JOIN organizations o ON o.id = p.organization_id
 WHERE k.secret_key = :secret_key AND (k.expires_at IS NULL OR k.expires_at > :now);
 
+-- name: get_environment
+-- An environment by its key in the database.
+SELECT e.id, e.public_id, e.slug, e.type, e.concurrency_limit,
+    p.public_id AS project_public_id, p.ref AS project_ref, p.slug AS project_slug,
+    p.name AS project_name,
+    o.public_id AS organization_public_id, o.slug AS organization_slug, o.name AS organization_name
+FROM environments e
+JOIN projects p ON p.id = e.project_id
+JOIN organizations o ON o.id = p.organization_id
+WHERE e.id = :environment_id;
+
 -- name: lock_first_project
 -- One server at a time creates the first project.
 SELECT pg_advisory_xact_lock(7235421);

@@ -38,6 +38,11 @@ WHERE r.environment_id = :environment_id
     AND (:batch_id::text IS NULL
         OR r.id IN (SELECT i.run_id FROM batch_items i WHERE i.batch_id = :batch_id))
     AND (:schedule_id::text IS NULL OR r.schedule_id = :schedule_id)
+    AND (:bulk_action_id::text IS NULL OR r.id IN (
+        SELECT unnest(ARRAY[i.run_id, i.new_run_id])
+        FROM bulk_action_items i JOIN bulk_actions a ON a.id = i.bulk_action_id
+        WHERE a.public_id = :bulk_action_id
+    ))
     AND (:is_test::boolean IS NULL OR r.is_test = :is_test)
     AND (:created_from::timestamptz IS NULL OR r.created_at >= :created_from)
     AND (:created_to::timestamptz IS NULL OR r.created_at <= :created_to)
@@ -55,6 +60,11 @@ WHERE r.environment_id = :environment_id
     AND (:batch_id::text IS NULL
         OR r.id IN (SELECT i.run_id FROM batch_items i WHERE i.batch_id = :batch_id))
     AND (:schedule_id::text IS NULL OR r.schedule_id = :schedule_id)
+    AND (:bulk_action_id::text IS NULL OR r.id IN (
+        SELECT unnest(ARRAY[i.run_id, i.new_run_id])
+        FROM bulk_action_items i JOIN bulk_actions a ON a.id = i.bulk_action_id
+        WHERE a.public_id = :bulk_action_id
+    ))
     AND (:is_test::boolean IS NULL OR r.is_test = :is_test)
     AND (:created_from::timestamptz IS NULL OR r.created_at >= :created_from)
     AND (:created_to::timestamptz IS NULL OR r.created_at <= :created_to)

@@ -101,8 +101,6 @@ async def list_runs(request: Request, backend: Backend) -> Answer:
     query = request.query_params
     filters = run_filters.read_filters(query, now=backend.now())
     page = run_filters.read_page(query)
-    if run_filters.asks_for_what_no_run_has(query):
-        return answer(RunList(data=[], pagination=Pagination()))
     async with backend.db.transaction() as tx:
         found = await runs.list_runs(tx, environment, filters, page)
     items = [run_list_item(run, environment, is_4x=is_4x(request)) for run in found.runs]
