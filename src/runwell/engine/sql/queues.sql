@@ -190,6 +190,11 @@ WITH worker AS MATERIALIZED (
     ORDER BY c.round, c.turn, c.subqueue_id
     LIMIT (SELECT room FROM environment)
     FOR NO KEY UPDATE OF r SKIP LOCKED
+), removed AS (
+    -- The rows that were seen, and the run with each: one that was dequeued and given back while we
+    -- waited has another row, which isn't seen here, and would stay.
+    DELETE FROM queued_runs q USING locked l WHERE q.run_id = l.id
+    RETURNING l.*
 ), moved AS (
     UPDATE runs r
     SET event = CASE WHEN l.has_task THEN 'DEQUEUE' ELSE 'AWAIT_VERSION' END,
@@ -198,10 +203,8 @@ WITH worker AS MATERIALIZED (
         background_worker_id = CASE WHEN l.has_task THEN l.runs_on ELSE r.background_worker_id END,
         attempt_number = r.attempt_number + l.has_task::integer,
         updated_at = :now
-    FROM locked l WHERE r.id = l.id
+    FROM removed l WHERE r.id = l.id
     RETURNING r.*, l.has_task
-), removed AS (
-    DELETE FROM queued_runs q USING moved m WHERE q.run_id = m.id
 ), used AS MATERIALIZED (
     -- What is left of the queues' rate limits.
     SELECT a.*, a.room - v.starts AS room_left,

@@ -11,7 +11,8 @@ ORDER BY t.due_at LIMIT :most FOR NO KEY UPDATE OF r, t SKIP LOCKED;
 SELECT min(due_at) AS due_at FROM run_timers;
 
 -- name: find_expired_runs
--- Queued runs whose time to live has passed.
+-- Queued runs whose time to live has passed. Their rows in the queue are locked with them: a run that
+-- has started since they were seen, and is queued again, has another row and lives on.
 SELECT r.id FROM queued_runs q JOIN runs r ON r.id = q.run_id
 WHERE q.expires_at <= :now AND r.execution_status = 'QUEUED'
-ORDER BY q.expires_at LIMIT :most FOR NO KEY UPDATE OF r SKIP LOCKED;
+ORDER BY q.expires_at LIMIT :most FOR NO KEY UPDATE OF r, q SKIP LOCKED;

@@ -1,0 +1,70 @@
+"""Statements that saw a row, waited or were slow, and found the run in the same status again.
+
+A statement reads a row again when it has locked it, but not the rows that this one is joined to:
+those stay as they were when the statement began.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from datetime import timedelta
+
+import asyncpg
+
+from runwell.engine import timers
+from runwell.engine.db import Database, Row
+from runwell.engine.queries import load_queries
+from tests.support.factories import (
+    check_consistency,
+    fail,
+    hand_back,
+    make_scene,
+    make_task,
+    one_transaction,
+    wait_until_blocked,
+)
+
+
+@contextlib.asynccontextmanager
+async def _connection(db: Database) -> AsyncGenerator["asyncpg.Connection[Row]"]:
+    connection = await asyncpg.connect(db.dsn)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def test_a_run_given_back_while_a_dequeue_that_saw_it_waits_is_in_the_queue_once(
+    db: Database,
+) -> None:
+    scene = await make_scene(db, make_task())
+    run_id = (await scene.trigger()).run_id
+    one, other = await scene.connect(), await scene.connect()
+    async with one_transaction(db) as held:
+        (first,) = await one.dequeue(db=held)
+        await one.report(hand_back(first), db=held)
+        dequeuing = asyncio.create_task(other.dequeue())
+        await wait_until_blocked(db)
+    (second,) = await dequeuing
+    assert second.run_id == run_id
+    await check_consistency(db)
+    assert await other.report(hand_back(second)) == ["accepted"]
+    await check_consistency(db)
+    assert [run.run_id for run in await one.dequeue()] == [run_id]
+
+
+async def test_a_run_that_started_since_it_was_seen_to_expire_lives_on(db: Database) -> None:
+    scene = await make_scene(db, make_task(retry={"min_timeout_in_ms": 0}))
+    worker = await scene.connect()
+    run_id = (await scene.trigger(ttl="10s")).run_id
+    query = load_queries("timers").find_expired_runs
+    values = query.arguments({"now": scene.now + timedelta(seconds=11), "most": 1})
+    async with _connection(db) as connection, connection.transaction():
+        # What it sees is settled now, what it locks when its rows are fetched.
+        expired = await connection.cursor(query.text, *values)
+        first = await worker.start_one()
+        await worker.report(fail(first, retry_at=scene.now))
+        await timers.enqueue_due_runs(db, now=scene.now)
+        assert await expired.fetch(1) == []
+    assert await scene.read_status(run_id) == "QUEUED/REATTEMPTING"
+    await check_consistency(db)
