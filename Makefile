@@ -65,6 +65,10 @@ bare: ## check that the package installs and imports without its extras
 bench: setup ## measure speed and memory, and write bench/RESULTS.md (some minutes)
 	@$(BIN)/python -m bench
 
+.PHONY: chaos
+chaos: setup ## restart PostgreSQL at random under 2,000 runs (some minutes; ARGS="--seed N")
+	@$(BIN)/python -m tests.support.chaos $(ARGS)
+
 .PHONY: clean
 clean: ## remove .venv, caches and the data of local servers in this folder
 	rm -rf .venv .venv-bare .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.* dist

@@ -28,7 +28,8 @@ FINISH_SECONDS = 30.0
 """What is promised: so soon the runs of a dead worker go on."""
 
 _SHOWN_LOG_CHARACTERS = 20_000
-_AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""How a database that is away is met."""
 
 
 Victim = Literal["task_process", "warm_parent", "supervisor", "server", "postgres"]
@@ -219,7 +220,7 @@ class Session:
         """Wait until a query has an answer; the database may be away meanwhile."""
 
         async def look() -> list[asyncpg.Record]:
-            with contextlib.suppress(*_AWAY):
+            with contextlib.suppress(*AWAY):
                 return await self.fetch(query, *values)
             return []
 
@@ -251,7 +252,7 @@ class Session:
             yield
         finally:
             # Its PostgreSQL may have been killed meanwhile.
-            with contextlib.suppress(*_AWAY):
+            with contextlib.suppress(*AWAY):
                 await connection.close(timeout=5)
 
     async def wait_until_blocked(self) -> None:
