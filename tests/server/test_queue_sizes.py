@@ -28,6 +28,7 @@ async def test_a_full_environment_refuses_new_runs_and_answers_for_those_it_has(
         for path, body in (
             ("/api/v1/tasks/batch", batch),
             (f"/api/v1/runs/{run_id}/replay", None),
+            ("/api/v1/bulk-actions", {"action": "replay", "filter": {}}),
         ):
             answer = await served.client.post(path, json=body)
             assert answer.status_code == 422

@@ -3,6 +3,7 @@
 import pytest
 
 from runwell.core.ids import make_request_key
+from runwell.core.payloads import MIN_STORED_BYTES
 from tests.server.serving import error_of, serving
 
 
@@ -149,3 +150,16 @@ async def test_what_is_no_change_of_metadata_is_refused(
         assert message in error_of(answer)
         assert (await served.get(f"/api/v3/runs/{run_id}"))["metadata"] == {"a": 1}
         assert (await served.client.get("/api/v1/runs/run_x/metadata")).status_code == 404
+
+
+async def test_a_large_payload_is_shared_by_a_replay_and_may_be_changed(database_url: str) -> None:
+    async with serving(database_url) as served:
+        large = "x" * (MIN_STORED_BYTES + 1)
+        original = await served.trigger(payload={"a": large})
+        path = f"/api/v1/runs/{original}/replay"
+        same = await served.client.post(path)
+        other = await served.client.post(path, json={"payload": {"b": large}})
+        for answer, expected in ((same, {"a": large}), (other, {"b": large})):
+            run = await served.get(f"/api/v3/runs/{answer.json()['id']}")
+            assert "payload" not in run
+            assert (await served.client.get(run["payloadPresignedUrl"])).json() == expected

@@ -343,7 +343,7 @@ class ReplayBody(ApiModel):
     """`POST /api/v1/runs/{runId}/replay`: what is to differ from the original; may be left out."""
 
     payload: Json = None
-    payload_type: Literal["application/json", "application/super+json", "text/plain"] = JSON_TYPE
+    payload_type: PayloadType = JSON_TYPE
 
 
 class ReplayedRun(ApiModel):

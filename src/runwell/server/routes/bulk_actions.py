@@ -13,6 +13,7 @@ from runwell.core.errors import RequestError
 from runwell.core.payloads import Json, encode_json
 from runwell.engine import bulk_actions
 from runwell.engine.bulk_actions import BulkAct, BulkAction, Selection
+from runwell.engine.environments import Environment
 from runwell.engine.runs import RunFilters
 from runwell.server import run_filters
 from runwell.server.backend import Backend
@@ -32,11 +33,14 @@ async def create(request: Request, backend: Backend) -> Answer:
     """Begin a bulk action."""
     environment = await backend.authenticate(request)
     body = await read_model(request, BulkActionBody)
+    selection = _selection(body, backend)
+    if _act(body) is BulkAct.REPLAY:
+        await _check_room(backend, environment, selection)
     made = await bulk_actions.create_bulk_action(
         backend.db,
         environment,
         _act(body),
-        _selection(body, backend),
+        selection,
         request_key=request.headers.get(_REQUEST_KEY.name),
         now=backend.now(),
     )
@@ -80,6 +84,16 @@ async def abort(request: Request, backend: Backend) -> Answer:
         backend.db, environment, path_text(request, "bulkActionId"), now=backend.now()
     )
     return answer(_object(found))
+
+
+async def _check_room(backend: Backend, environment: Environment, selection: Selection) -> None:
+    """Refuse what would make more runs wait than may."""
+    async with backend.db.transaction() as tx:
+        number = await bulk_actions.count_runs(
+            tx, environment, BulkAct.REPLAY, selection, now=backend.now()
+        )
+    if number and not backend.backlogs.has_room(environment, number):
+        raise backend.backlogs.refusal(environment, number)
 
 
 def _act(body: BulkActionBody) -> BulkAct:
@@ -148,7 +162,7 @@ operations: list[Operation] = [
         answer=BulkActionObject,
         answer_description="The bulk action, which goes on by itself.",
         parameters=(_REQUEST_KEY,),
-        refusals=(_NO_RUNS,),
+        refusals=(_NO_RUNS, (422, "More runs would wait than may.")),
     ),
     Operation(
         method="GET",
