@@ -11,7 +11,8 @@ from datetime import timedelta
 
 import asyncpg
 
-from runwell.engine import timers
+from runwell.core.waits import DateWait
+from runwell.engine import timers, waitpoints
 from runwell.engine.db import Database, Row
 from runwell.engine.queries import load_queries
 from tests.support.factories import (
@@ -21,8 +22,10 @@ from tests.support.factories import (
     make_scene,
     make_task,
     one_transaction,
+    read,
     wait_until_blocked,
 )
+from tests.support.waits import go_on
 
 
 @contextlib.asynccontextmanager
@@ -67,4 +70,30 @@ async def test_a_run_that_started_since_it_was_seen_to_expire_lives_on(db: Datab
         await timers.enqueue_due_runs(db, now=scene.now)
         assert await expired.fetch(1) == []
     assert await scene.read_status(run_id) == "QUEUED/REATTEMPTING"
+    await check_consistency(db)
+
+
+async def test_a_run_that_begins_another_wait_while_a_look_at_it_waits_stays_blocked(
+    db: Database,
+) -> None:
+    scene = await make_scene(db, make_task())
+    await scene.trigger()
+    worker = await scene.connect()
+    run = await worker.start_one()
+    soon = DateWait(wait_id="w1", date=scene.now + timedelta(seconds=1))
+    await worker.wait(run, soon)
+    scene.later(1)
+    await waitpoints.complete_due_waitpoints(db, now=scene.now)
+    await go_on(scene)
+    (result,) = await worker.resume()
+    assert result.wait_id == "w1"
+    await read(db, "INSERT INTO run_wakes (run_id) SELECT id FROM runs RETURNING id")
+    later = DateWait(wait_id="w2", date=scene.now + timedelta(seconds=60))
+    async with one_transaction(db) as held:
+        answer = await worker.wait(run, later, received=["w1"], db=held)
+        assert answer.is_blocked
+        looking = asyncio.create_task(go_on(scene))
+        await wait_until_blocked(db)
+    await looking
+    assert await scene.read_status(run.run_id) == "EXECUTING_WITH_WAITPOINTS/FROZEN"
     await check_consistency(db)

@@ -93,7 +93,8 @@ async def continue_runs(db: Database, *, now: datetime) -> Continued:
         run_ids = sorted({row["run_id"] for row in (*woken, *held)})
         if not run_ids:
             return Continued()
-        rows = await tx.fetch(_sql.lock_woken_runs, run_ids=run_ids)
+        await tx.execute(_sql.lock_woken_runs, run_ids=run_ids)
+        rows = await tx.fetch(_sql.list_runs_to_continue, run_ids=run_ids)
         waiting = [row for row in rows if row["execution_status"] != ExecutionStatus.EXECUTING]
         going: list[Row] = []
         if waiting:

@@ -23,14 +23,17 @@ WHERE c.running < c.concurrency_limit
     AND (r.released_slots < 2 OR s.running < s.concurrency_limit);
 
 -- name: lock_woken_runs
--- Lock runs in the order of their ids, and read what decides whether they go on.
-WITH locked AS MATERIALIZED (
-    SELECT r.* FROM runs r WHERE r.id = ANY(:run_ids::text[]) ORDER BY r.id FOR NO KEY UPDATE
-)
+-- Lock runs in the order of their ids.
+SELECT id FROM runs WHERE id = ANY(:run_ids::text[]) ORDER BY id FOR NO KEY UPDATE;
+
+-- name: list_runs_to_continue
+-- Those of these locked runs that may go on. A statement of its own: a run may have begun another wait
+-- while its lock was waited for.
 SELECT r.id, r.environment_id, r.subqueue_id, r.execution_status, r.released_slots, r.order_at,
     k.public_id AS worker_id
-FROM locked r JOIN workers k ON k.id = r.worker_id
-WHERE r.execution_status IN ('EXECUTING', 'EXECUTING_WITH_WAITPOINTS', 'QUEUED_EXECUTING')
+FROM runs r JOIN workers k ON k.id = r.worker_id
+WHERE r.id = ANY(:run_ids::text[])
+    AND r.execution_status IN ('EXECUTING', 'EXECUTING_WITH_WAITPOINTS', 'QUEUED_EXECUTING')
     AND EXISTS (
         SELECT FROM run_waits w JOIN waitpoints p ON p.id = w.waitpoint_id
         WHERE w.run_id = r.id GROUP BY w.wait_id HAVING bool_and(p.status = 'COMPLETED')
