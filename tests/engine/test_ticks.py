@@ -204,7 +204,9 @@ async def test_in_development_schedules_tick_only_while_a_worker_is_connected(
 ) -> None:
     scene = await scene_with_task(db, "dev")
     schedule = await create(scene, missed_ticks=MissedTicks.CATCH_UP)
-    assert await tick(scene, "2026-03-01T13:00Z") == 1
+    # One may be about to come.
+    assert await tick(scene, "2026-03-01T13:00Z") == 0
+    assert await tick(scene, "2026-03-01T13:00:30Z") == 1
     assert await planned(db) == []
     assert (await get(scene, schedule)).last_tick_at is None
     scene.now = at("2026-03-01T13:59:55Z")
@@ -214,8 +216,19 @@ async def test_in_development_schedules_tick_only_while_a_worker_is_connected(
     run = await worker.dequeue_one()
     assert (await scene.get(run.run_id)).ttl == "10m"
     # Its lease has ended: it is gone.
-    assert await tick(scene, "2026-03-01T15:00Z") == 1
+    assert await tick(scene, "2026-03-01T15:00Z") == 0
+    assert await tick(scene, "2026-03-01T15:00:30Z") == 1
     assert len(await planned(db)) == 1
+
+
+async def test_in_development_a_tick_waits_for_a_worker_that_was_cut_off(db: Database) -> None:
+    scene = await scene_with_task(db, "dev")
+    await create(scene)
+    # Its lease has ended while the database was away, and so has everybody's.
+    assert await tick(scene, "2026-03-01T13:00Z") == 0
+    await scene.connect()
+    assert await tick(scene, "2026-03-01T13:00:10Z") == 1
+    assert await planned(db) == [at("2026-03-01T13:00Z")]
 
 
 async def test_a_task_that_the_current_version_has_not_is_not_triggered(db: Database) -> None:

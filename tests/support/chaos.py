@@ -77,6 +77,8 @@ class Storm:
     """Seconds between two restarts, at least and at most."""
     restarts: int | None = None
     """None: until all runs have ended."""
+    lease_seconds: int | None = None
+    """Of the workers; None: the real one."""
     most_down: float = 2.0
     """Seconds that the database is away, at most, beside what it needs to start."""
 
@@ -105,7 +107,9 @@ async def survive(storm: Storm, *, say: Callable[[str], None] = print) -> Surviv
     with (
         tempfile.TemporaryDirectory(prefix="rw-", ignore_cleanup_errors=True) as folder,
         EmbeddedPostgres.start(Path(folder) / "database") as postgres,
-        temporary_platform(database_url=postgres.dsn, lease_seconds=None) as platform,
+        temporary_platform(
+            database_url=postgres.dsn, lease_seconds=storm.lease_seconds
+        ) as platform,
     ):
         async with open_session(platform) as session:
             return await _Chaos(storm, session, postgres, say).go()

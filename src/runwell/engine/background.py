@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 
@@ -57,6 +58,8 @@ class Loop:
     tick: Callable[[], Awaitable[int]]
     full: int = 1_000_000_000
     first_after_seconds: float = 0.0
+    #: Fails while the database is away. With it, `first_after_seconds` pass after an outage too.
+    probe: Callable[[], Awaitable[object]] | None = None
     #: The least time between two ticks: for what is in no hurry, and must not be in anybody's way.
     rest_seconds: float = 0.0
     nudges: "Nudges | None" = None
@@ -74,6 +77,8 @@ class Loop:
                     "loop_waits_for_database",
                     extra={"fields": {"loop": self.name, "error": str(error)}},
                 )
+                if self.probe is not None:
+                    await self._outlast(self.probe)
             # A loop is the last line of defence for runs: it must outlive any single failure.
             except Exception:  # noqa: BLE001
                 _log.exception("loop_failed", extra={"fields": {"loop": self.name}})
@@ -84,6 +89,18 @@ class Loop:
                     await self.nudges.wait(version, self.interval_seconds)
                 else:
                     await asyncio.sleep(self.interval_seconds)
+
+    async def _outlast(self, probe: Callable[[], Awaitable[object]]) -> None:
+        """Until the database has been there for `first_after_seconds` without a break."""
+        back_at: float | None = None
+        while back_at is None or time.monotonic() < back_at + self.first_after_seconds:
+            await asyncio.sleep(self.interval_seconds)
+            try:
+                await probe()
+            except DatabaseUnavailableError:
+                back_at = None
+            else:
+                back_at = time.monotonic() if back_at is None else back_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,14 +244,15 @@ def _list_maintenance_loops(
     return [
         _cancels(db, signals, clock),
         _bulk_actions(db, signals, clock),
-        # After an outage of the server all leases have ended. Workers that live get the time to
-        # renew theirs before anything is taken from them.
+        # After an outage of the server or the database all leases have ended. Workers that live get
+        # the time to renew theirs before anything is taken from them.
         Loop(
             name="lost_runs",
             interval_seconds=min(1.0, lease_seconds / 3),
             tick=take_lost_runs,
             full=1,
             first_after_seconds=lease_seconds,
+            probe=lambda: timers.find_next_timer(db),
         ),
         Loop(name="waiting_runs", interval_seconds=2.0, tick=release_waiting_runs, full=1),
         Loop(name="empty_subqueues", interval_seconds=2.0, tick=retire_empty_subqueues, full=500),

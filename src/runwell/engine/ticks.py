@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from runwell.core.cron import last_tick, next_ticks
 from runwell.core.ids import make_run_ids
 from runwell.core.payloads import SUPER_JSON_TYPE, Json, encode_json
+from runwell.core.protocol import LEASE_SECONDS
 from runwell.core.schedules import UPCOMING_TICKS, MissedTicks
 from runwell.core.timing import format_instant
 from runwell.engine.db import Database, Row, Transaction
@@ -27,6 +28,8 @@ BATCH = 250
 _AT_A_TIME = 20
 #: A tick that comes later than this, because no server ran, counts as missed.
 LATE = timedelta(minutes=5)
+#: So long a tick in development waits for a worker: one may be about to connect again.
+PATIENCE = timedelta(seconds=2 * LEASE_SECONDS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +45,9 @@ async def trigger_due_ticks(db: Database, *, now: datetime) -> tuple[int, set[in
     """Trigger the runs of schedules that are due: how many ticked, and in which environments."""
 
     async def act(tx: Transaction) -> tuple[int, set[int]]:
-        rows = await tx.fetch(_sql.lock_due_schedules, now=now, most=BATCH)
+        rows = await tx.fetch(
+            _sql.lock_due_schedules, now=now, waited_since=now - PATIENCE, most=BATCH
+        )
         if not rows:
             return 0, set()
         ticks: list[Tick] = []

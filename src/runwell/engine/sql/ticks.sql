@@ -1,12 +1,17 @@
 -- name: lock_due_schedules
 -- Schedules whose tick has come, the longest due first. Another server's are passed over. In
--- development they tick only while a worker is connected, and everywhere only for tasks that the
--- current version has.
+-- development they tick only while a worker is connected: until `waited_since` they wait for one,
+-- whose lease may have ended while the server or the database was away. Everywhere they tick only
+-- for tasks that the current version has.
 WITH connected AS MATERIALIZED (
     SELECT DISTINCT w.environment_id FROM workers w WHERE w.lease_expires_at > :now
 ), due AS MATERIALIZED (
-    SELECT s.* FROM schedules s
-    WHERE s.due_at <= :now ORDER BY s.due_at LIMIT :most FOR NO KEY UPDATE SKIP LOCKED
+    SELECT s.* FROM schedules s JOIN environments e ON e.id = s.environment_id
+    WHERE s.due_at <= :now AND (
+        e.type <> 'DEVELOPMENT' OR s.due_at <= :waited_since
+        OR s.environment_id IN (SELECT c.environment_id FROM connected c)
+    )
+    ORDER BY s.due_at LIMIT :most FOR NO KEY UPDATE OF s SKIP LOCKED
 )
 SELECT s.*, EXISTS (
         SELECT FROM background_worker_tasks t
