@@ -274,8 +274,15 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=2_000, help="a multiple of 100")
     parser.add_argument("--seconds", type=float, default=150, help="to trigger them in")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
+    parser.add_argument("--lease-seconds", type=int, help="of the workers; else the real ones")
     given = parser.parse_args()
-    storm = Storm(seed=given.seed, runs=given.runs, seconds=given.seconds, gap=(5, 40))
+    storm = Storm(
+        seed=given.seed,
+        runs=given.runs,
+        seconds=given.seconds,
+        gap=(5, 40),
+        lease_seconds=given.lease_seconds,
+    )
     print(asyncio.run(survive(storm)))
 
 
