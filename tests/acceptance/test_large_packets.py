@@ -130,6 +130,10 @@ async def test_an_output_survives_a_worker_that_is_killed_after_its_upload(
     platform: Platform,
 ) -> None:
     async with open_session(platform) as session:
+        # One that has seen the store fail would not try it for a while.
+        session.kill("supervisor")
+        platform.mend()
+        platform.wait_until_whole()
         run_id = await session.trigger("large-output", MIN_STORED_BYTES, delay="1s")
         async with session.hold("LOCK TABLE run_attempts IN ACCESS EXCLUSIVE MODE"):
             await session.wait_for_row(

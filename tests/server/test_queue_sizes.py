@@ -25,11 +25,12 @@ async def test_a_full_environment_refuses_new_runs_and_answers_for_those_it_has(
         assert "2 or more runs wait in the queues of the environment dev" in error_of(refused)
         assert "RUNWELL_QUEUE_SIZE_DEV" in error_of(refused)
         run_id = first.json()["id"]
-        for path, body in (
+        requests: list[tuple[str, object]] = [
             ("/api/v1/tasks/batch", batch),
             (f"/api/v1/runs/{run_id}/replay", None),
             ("/api/v1/bulk-actions", {"action": "replay", "filter": {}}),
-        ):
+        ]
+        for path, body in requests:
             answer = await served.client.post(path, json=body)
             assert answer.status_code == 422
             assert "let workers catch up" in error_of(answer)
