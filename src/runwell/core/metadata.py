@@ -10,7 +10,7 @@ import itertools
 import math
 import re
 from collections.abc import Sequence
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal, assert_never, cast
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 from pydantic.alias_generators import to_camel
@@ -206,6 +206,8 @@ def _apply_at(
             value = _add(cast("float", old) if is_number else 0, operation.value)
             if value is not None:
                 _put(holder, step, value)
+        case _:
+            assert_never(operation)
 
 
 def _find_place(
