@@ -5,7 +5,7 @@ Moments are held still by locks in the database, so that each kill comes exactly
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
 
 import pytest
@@ -16,25 +16,9 @@ from tests.support.platform import (
     Session,
     Victim,
     open_session,
-    temporary_platform,
 )
 
 pytestmark = pytest.mark.timeout(180)
-
-
-@pytest.fixture(scope="module")
-def shared_platform() -> Generator[Platform]:
-    """One platform for all of these tests: each leaves it whole, and has runs of its own."""
-    with temporary_platform() as platform:
-        yield platform
-
-
-@pytest.fixture
-def platform(shared_platform: Platform) -> Platform:
-    """The platform with all of it running."""
-    shared_platform.mend()
-    shared_platform.wait_until_whole()
-    return shared_platform
 
 
 class _Held:

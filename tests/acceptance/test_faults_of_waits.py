@@ -1,7 +1,7 @@
 """Whatever is killed while a run waits for another one: both end, once, and nothing stays open."""
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
 
 import pytest
@@ -12,25 +12,9 @@ from tests.support.platform import (
     Session,
     Victim,
     open_session,
-    temporary_platform,
 )
 
 pytestmark = pytest.mark.timeout(180)
-
-
-@pytest.fixture(scope="module")
-def shared_platform() -> Generator[Platform]:
-    """One platform for all of these tests: each leaves it whole, and has runs of its own."""
-    with temporary_platform() as platform:
-        yield platform
-
-
-@pytest.fixture
-def platform(shared_platform: Platform) -> Platform:
-    """The platform with all of it running."""
-    shared_platform.mend()
-    shared_platform.wait_until_whole()
-    return shared_platform
 
 
 async def _find_child(session: Session, parent_id: str) -> str:

@@ -30,6 +30,7 @@ class ChildWaits:
         self._look: asyncio.TimerHandle | None = None
         self._look_seconds = _FIRST_LOOK_SECONDS
         self._is_blocked = False
+        self._seen = 0
 
     def begin(self, wait: Wait) -> WaitFuture:
         """Begin a wait of a coroutine: it awaits what this returns."""
@@ -48,14 +49,15 @@ class ChildWaits:
         waiter = self._pending[wait.wait_id] = _Waiter(None)
         # The main thread is the run: when it waits, the run does.
         is_blocked = threading.current_thread() is threading.main_thread()
-        self._send(WaitOrder(waits=[wait], is_blocked=is_blocked))
+        self._send(WaitOrder(waits=[wait], is_blocked=is_blocked, seen=self._seen))
         try:
             while waiter.outcome is None:
                 if not self._inbox.read(_TURN_SECONDS):
                     _end_without_supervisor()
                 self._dispatch()
         except BaseException:
-            del self._pending[wait.wait_id]
+            # Its outcome may have come in the very moment in which it is given up.
+            self._pending.pop(wait.wait_id, None)
             self._send(WaitOrder(forgotten=[wait.wait_id]))
             raise
         return waiter.outcome
@@ -67,6 +69,7 @@ class ChildWaits:
         self._begun.clear()
         self._forgotten.clear()
         self._is_blocked = False
+        self._seen = 0
 
     def _tell(self) -> None:
         """What changed since it was told last, and whether the run is blocked now."""
@@ -77,7 +80,10 @@ class ChildWaits:
         self._is_blocked = bool(self._pending) and self._does_nothing_else(loop)
         if self._begun or self._forgotten or (self._is_blocked and not was_blocked):
             order = WaitOrder(
-                waits=self._begun, forgotten=self._forgotten, is_blocked=self._is_blocked
+                waits=self._begun,
+                forgotten=self._forgotten,
+                is_blocked=self._is_blocked,
+                seen=self._seen,
             )
             self._begun, self._forgotten = [], []
             self._send(order)
@@ -119,6 +125,7 @@ class ChildWaits:
                 # Another thread was faster.
                 return
             outcome = WaitOutcome.model_validate_json(found.body)
+            self._seen += 1
             waiter = self._pending.pop(outcome.wait_id, None)
             if waiter is None:
                 # Given up meanwhile.

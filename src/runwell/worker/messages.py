@@ -172,12 +172,14 @@ class MetadataChange(_Message):
 class WaitOrder(_Message):
     """The body of a WAIT frame: waits that the run begins, and waits that it gave up.
 
-    With `is_blocked` it can do nothing until one of its waits is complete.
+    With `is_blocked` it can do nothing until one of its waits is complete, as far as it knew when
+    it had `seen` so many results: one that crosses this on the way takes it back.
     """
 
     waits: list[Wait] = Field(default_factory=list[Wait])
     forgotten: list[str] = Field(default_factory=list[str])
     is_blocked: bool = False
+    seen: int = 0
 
 
 class Problem(_Message):

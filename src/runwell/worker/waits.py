@@ -43,7 +43,7 @@ class _RunWaits:
     received: dict[str, None] = field(default_factory=dict[str, None])
     orders: list[WaitOrder] = field(default_factory=list[WaitOrder])
     is_sending: bool = False
-    #: Goes up with every result: a run that was told to be blocked before one came is not.
+    #: How many it was given: a run that said it was blocked before it had seen them all is not.
     results: int = 0
 
 
@@ -145,8 +145,8 @@ class Waits:
             snapshot_id=run.run.snapshot_id,
             started_at=datetime.fromtimestamp(run.controller.started_at or now(), UTC),
             waits=new,
-            # What the run said last holds.
-            is_blocked=orders[-1].is_blocked,
+            # What the run said last holds, unless a result crossed it on the way.
+            is_blocked=orders[-1].is_blocked and orders[-1].seen == results,
             received=received,
         )
         try:
