@@ -1,27 +1,12 @@
 """Metadata, tags, cancels and machines, on a real platform with its faults."""
 
-from collections.abc import Generator
-
 import pytest
 
 from runwell.client.metadata_changes import MetadataChanges
-from tests.support.platform import Platform, Session, open_session, temporary_platform
+from tests.support.platform import Platform, Session, open_session
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture(scope="module")
-def shared_platform() -> Generator[Platform]:
-    with temporary_platform() as made:
-        yield made
-
-
-@pytest.fixture
-def platform(shared_platform: Platform) -> Platform:
-    shared_platform.mend()
-    shared_platform.wait_until_whole()
-    return shared_platform
 
 
 async def _wait_for_metadata(session: Session, run_id: str, key: str) -> object:
