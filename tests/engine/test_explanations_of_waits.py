@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from runwell.core.explanations import ExplanationReason
 from runwell.core.waits import DateWait, RunsWait, TokenWait
-from runwell.engine import environments, waitpoints
+from runwell.engine import environments, explanations, waitpoints
 from runwell.engine.db import Database
 from tests.support.explanations import explain_run
 from tests.support.factories import complete, make_scene, make_task, read, start
@@ -86,3 +86,15 @@ async def test_a_run_whose_wait_is_over_and_that_has_no_slot_says_who_has_it(
     await worker.report(complete(other))
     assert (await explain_run(scene, queued)).reason is _R.ENVIRONMENT_LIMIT
     assert (await explain_run(scene, parent.run_id)).reason is _R.NEXT
+
+
+async def test_a_run_that_ended_since_it_was_read_has_no_explanation(db: Database) -> None:
+    scene = await make_scene(db, make_task())
+    worker = await scene.connect()
+    await scene.trigger()
+    taken = await worker.dequeue_one()
+    run = await scene.get(taken.run_id)
+    await worker.report(complete(taken))
+    async with db.connection() as tx:
+        why = await explanations.explain_run(tx, scene.environment, run, now=scene.now)
+    assert why is None

@@ -92,7 +92,8 @@ async def explain_run(
         return _explain_hold(_R.RETRYING, what, row["due_at"])
     if status is _E.RUN_CREATED:
         return _explain_missing_task(row)
-    return _explain_end(run)
+    # One that has ended since it was read is not shown as over, and nothing holds it.
+    return _explain_end(run) if run.status in _ENDS else None
 
 
 async def _explain_leased(
