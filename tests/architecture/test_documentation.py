@@ -15,6 +15,7 @@ from runwell.core.statuses import TRANSITIONS, ExecutionStatus, RunEvent, RunSta
 from runwell.engine.retrying import decide_failure
 from runwell.sdk.config import define_config
 from runwell.sdk.hooks import HookOptions
+from runwell.server.access import ACCESS
 from runwell.server.application import OPERATIONS
 from runwell.server.routes import openapi
 from tests.architecture.tree import DOCS, PACKAGE, REFERENCE, ROOT, list_modules, read_reference
@@ -48,6 +49,21 @@ def test_the_page_of_commands_is_current() -> None:
     written = runpy.run_path(str(DOCS / "write_commands.py"))["write"]()
     assert (REFERENCE / "cli.md").read_text(encoding="utf-8") == written, (
         "run: python docs/write_commands.py"
+    )
+
+
+def test_the_page_of_who_may_call_what_is_current() -> None:
+    written = runpy.run_path(str(DOCS / "write_access.py"))["write"]()
+    assert (REFERENCE / "access.md").read_text(encoding="utf-8") == written, (
+        "run: python docs/write_access.py"
+    )
+
+
+def test_every_operation_says_who_may_call_it() -> None:
+    served = (*OPERATIONS, *openapi.make_operations(OPERATIONS))
+    names = {operation.name for operation in served}
+    assert names == ACCESS.keys(), (
+        f"server/access.py lacks {names - ACCESS.keys()}, and has {ACCESS.keys() - names} in vain"
     )
 
 

@@ -27,7 +27,7 @@ REFUSED = {
     "Basic dHJfZGV2X3g6": "no bearer token",
     "Bearer pk_dev_0123456789": "a public key",
     "Bearer tr_pat_0123456789": "a personal access token",
-    "Bearer aaa.bbb.ccc": "a public access token",
+    "Bearer aaa.bbb.ccc": "no public access token",
     "Bearer hello": "no secret key",
     "Bearer tr_dev_with space": "no secret key",
     "Bearer tr_dev_\u00e9": "no secret key",

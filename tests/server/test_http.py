@@ -116,7 +116,7 @@ async def test_the_openapi_document_has_every_operation_with_its_errors(
             names.add(described["operationId"])
             responses = described["responses"]
             assert {str(operation.answer_status), "500", "503"} <= responses.keys()
-            assert ("401" in responses) is operation.needs_key
+            assert ("401" in responses) is not operation.access.is_open
             takes_bytes = 413 in {status for status, _ in operation.refusals}
             assert ("413" in responses) is (operation.body is not None or takes_bytes)
             for status, response in responses.items():

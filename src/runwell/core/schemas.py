@@ -394,3 +394,7 @@ class ErrorBody(ApiModel):
 
     error: str
     details: list[Json] | None = None
+    #: Of refusals for lack of permission.
+    code: str | None = None
+    param: str | None = None
+    type: str | None = None

@@ -237,6 +237,7 @@ def _list_maintenance_loops(
         await maintenance.delete_expired_keys(db, now=clock.now())
         await maintenance.delete_old_waitpoints(db, now=clock.now())
         await maintenance.delete_idle_debounces(db, now=clock.now())
+        await maintenance.delete_used_tokens(db, now=clock.now())
         await workers.delete_old_workers(db, now=clock.now())
         await bulk_steps.delete_old_bulk_actions(db, now=clock.now())
         return 0

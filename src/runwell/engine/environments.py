@@ -6,6 +6,7 @@ from datetime import datetime
 
 from runwell.core.errors import RequestError
 from runwell.core.ids import make_id, make_project_ref, make_secret_key
+from runwell.core.public_tokens import hash_credential
 from runwell.engine.db import Database, Row, Transaction
 from runwell.engine.queries import load_queries
 
@@ -81,7 +82,8 @@ async def find_by_secret_key(
     tx: Transaction, secret_key: str, *, now: datetime
 ) -> Environment | None:
     """The environment of a secret key, or None for a key that is unknown or has expired."""
-    row = await tx.fetch_one(_sql.find_environment_by_key, secret_key=secret_key, now=now)
+    secret_hash = hash_credential(secret_key)
+    row = await tx.fetch_one(_sql.find_environment_by_key, secret_hash=secret_hash, now=now)
     return None if row is None else _environment(row)
 
 

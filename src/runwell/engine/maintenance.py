@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from runwell.engine import debouncing, deployments, queues
+from runwell.engine import credentials, debouncing, deployments, queues
 from runwell.engine.db import Database
 from runwell.engine.queries import load_queries
 
@@ -35,6 +35,12 @@ async def delete_expired_keys(db: Database, *, now: datetime) -> None:
     """Forget idempotency keys past their lifetime."""
     async with db.connection() as tx:
         await tx.execute(_sql.delete_expired_keys, now=now, most=_MOST)
+
+
+async def delete_used_tokens(db: Database, *, now: datetime) -> None:
+    """Forget one-time tokens that have ended."""
+    async with db.connection() as tx:
+        await credentials.delete_used_tokens(tx, now=now, most=_MOST)
 
 
 async def delete_idle_debounces(db: Database, *, now: datetime) -> None:

@@ -46,6 +46,12 @@ def key_of(environment: Environment, path: str) -> str:
     return f"{environment.public_id}/{path}"
 
 
+async def list_run_ids(tx: Transaction, environment: Environment, path: str) -> list[str]:
+    """Some runs whose payload or output a packet is; several when one was replayed."""
+    rows = await tx.fetch(_sql.list_runs_of_packet, environment_id=environment.id, path=path)
+    return [row["id"] for row in rows]
+
+
 async def register_upload(
     db: Database, environment: Environment, path: str, *, now: datetime
 ) -> None:

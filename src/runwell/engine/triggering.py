@@ -59,6 +59,15 @@ async def trigger_run(
     return await db.run(act)
 
 
+async def create_run(
+    tx: Transaction, environment: Environment, request: TriggerRequest, *, now: datetime
+) -> Triggered:
+    """Do as `trigger_run`, within a transaction, which is to be rolled back after an error."""
+    run = read_request(environment, request, now=now)
+    (triggered,) = await _trigger(tx, environment, {None: run}, now=now)
+    return triggered
+
+
 async def trigger_many(
     tx: Transaction,
     environment: Environment,

@@ -1,23 +1,30 @@
 """What every route needs: the database, wake-ups, the clock, known keys, waiting requests."""
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
+from typing import TypeVar
 
 from starlette.requests import Request
 
 from runwell.core.protocol import LEASE_SECONDS
+from runwell.core.public_tokens import HANDLE_EXPIRATION, read_expiration, sign_token
+from runwell.core.scopes import Resource
 from runwell.core.timing import Clock, SystemClock
-from runwell.engine import packets
+from runwell.engine import credentials, packets
 from runwell.engine.background import BULK_TOPIC, DATES_TOPIC, WAITS_TOPIC
 from runwell.engine.backlogs import Backlogs
 from runwell.engine.canceling import Canceled
-from runwell.engine.db import Database
+from runwell.engine.db import Database, Transaction
 from runwell.engine.environments import Environment
 from runwell.engine.notifications import Signals
 from runwell.engine.object_store import ObjectStore
-from runwell.server.auth import KeyRing, read_secret_key, unknown_key
+from runwell.server import auth
+from runwell.server.access import Access
+from runwell.server.auth import Credential, Grant, KeyRing
 from runwell.server.http import base_url
 from runwell.server.polling import Polls
+
+T = TypeVar("T")
 
 
 class Backend:
@@ -48,13 +55,70 @@ class Backend:
         """The current instant."""
         return self._clock.now()
 
+    async def admit(self, request: Request, access: Access) -> None:
+        """Read the credential of a request before its route is called.
+
+        Raises RequestError 401 for a credential that is missing or bad, 403 for one that is not for
+        this route. What the route does then is `auth.require`.
+        """
+        credential = await auth.read_credential(request, access, self.keys, self.db, now=self.now())
+        auth.hold(
+            request,
+            Grant(credential=credential, access=access, is_checked=not credential.is_public),
+        )
+        if access.path_resource is not None:
+            kind, parameter = access.path_resource
+            auth.require(request, Resource(kind, request.path_params[parameter]))
+
     async def authenticate(self, request: Request) -> Environment:
-        """The environment whose secret key the request carries; raises RequestError 401."""
-        key = read_secret_key(request)
-        found = await self.keys.find(self.db, key, now=self.now())
-        if found is None:
-            raise unknown_key()
-        return found
+        """The environment that the request's credential is of; `admit` has read it."""
+        return auth.credential_of(request).environment
+
+    async def use_once(
+        self,
+        credential: Credential,
+        request_key: str | None,
+        act: Callable[[Transaction], Awaitable[T]],
+    ) -> T:
+        """Do something with a token that is good for one use, in one transaction with that.
+
+        The same request sent again may do it again: `act` sees to it that it is the same thing.
+        """
+        token_hash, expires_at = credential.one_time_hash, credential.expires_at
+        assert token_hash is not None
+        assert expires_at is not None
+
+        async def use(tx: Transaction) -> T:
+            await credentials.use_token(
+                tx,
+                credential.environment,
+                token_hash,
+                request_key=request_key,
+                expires_at=expires_at,
+            )
+            return await act(tx)
+
+        return await self.db.run(use)
+
+    def trigger_headers(
+        self, credential: Credential, scopes: Sequence[str]
+    ) -> tuple[tuple[str, str], ...]:
+        """What makes a public access token of an answer: claims to sign, or the token itself.
+
+        Who has the secret key signs; who came with a public token can't, and gets one of an hour.
+        """
+        environment = credential.environment
+        if credential.signing_key is None:
+            return (("x-trigger-jwt-claims", f'{{"sub":"{environment.public_id}","pub":true}}'),)
+        now = self.now()
+        token = sign_token(
+            credential.signing_key,
+            {"sub": environment.public_id, "pub": True},
+            scopes=scopes,
+            expires_at=read_expiration(HANDLE_EXPIRATION, now=now),
+            now=now,
+        )
+        return (("x-trigger-jwt", token),)
 
     def download_url(self, request: Request, environment: Environment, path: str) -> str:
         """Where whoever made this request finds a packet, for five minutes."""

@@ -78,9 +78,9 @@ def error_answer(
     status: int, message: str, *, headers: Headers = (), details: list[Json] | None = None
 ) -> Answer:
     """An error as the API has it: `{"error": "..."}`, with details for programs."""
-    # A message may quote what was sent, lone surrogates and all.
-    readable = message.encode("utf-8", "replace").decode()
-    return answer(ErrorBody(error=readable, details=details), status=status, headers=headers)
+    return answer(
+        ErrorBody(error=_readable(message), details=details), status=status, headers=headers
+    )
 
 
 def answer_for(error: Exception) -> Answer:
@@ -88,6 +88,17 @@ def answer_for(error: Exception) -> Answer:
     match error:
         case BadBodyError():
             return error_answer(error.status, str(error), details=error.details)
+        case RequestError(status=403):
+            return answer(
+                ErrorBody(
+                    error=_readable(str(error)),
+                    code="unauthorized",
+                    param="access_token",
+                    type="authorization",
+                ),
+                status=403,
+                headers=(("x-should-retry", "false"),),
+            )
         case RequestError():
             return error_answer(error.status, str(error), headers=_headers_for(error.status))
         case InvalidPayloadError():
@@ -182,6 +193,11 @@ def integer_parameter(request: Request, name: str, *, default: int, least: int, 
             400, f"{name} must be a number from {least} to {most}, not {text[:32]!r}"
         )
     return int(text)
+
+
+def _readable(message: str) -> str:
+    # A message may quote what was sent, lone surrogates and all.
+    return message.encode("utf-8", "replace").decode()
 
 
 def _headers_for(status: int) -> Headers:

@@ -13,6 +13,9 @@ from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from runwell.core.errors import RequestError
+from runwell.server import auth
+from runwell.server.access import Access, access_of
 from runwell.server.backend import Backend
 from runwell.server.http import ClientGoneError, answer_for, error_answer
 
@@ -46,7 +49,11 @@ class Operation:
     answer_status: int = 200
     parameters: tuple[Parameter, ...] = ()
     refusals: tuple[tuple[int, str], ...] = ()
-    needs_key: bool = True
+
+    @property
+    def access(self) -> Access:
+        """Who may call it, by the table in `access.py`."""
+        return access_of(self.name)
 
 
 class Resource:
@@ -54,17 +61,19 @@ class Resource:
 
     def __init__(self, operations: Sequence[Operation], backend: Backend) -> None:
         """Answer the methods of these operations."""
-        self._endpoints = {operation.method: operation.endpoint for operation in operations}
+        self._operations = {
+            operation.method: (operation.endpoint, operation.access) for operation in operations
+        }
         self._backend = backend
-        if "GET" in self._endpoints:
+        if "GET" in self._operations:
             # The server leaves out the body of an answer to HEAD.
-            self._endpoints["HEAD"] = self._endpoints["GET"]
-        self._allowed = ", ".join(sorted(self._endpoints))
+            self._operations["HEAD"] = self._operations["GET"]
+        self._allowed = ", ".join(sorted(self._operations))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        endpoint = self._endpoints.get(scope["method"])
-        if endpoint is None:
+        operation = self._operations.get(scope["method"])
+        if operation is None:
             found = error_answer(
                 405,
                 f"{scope['method']} is not a method of this URL, which has {self._allowed}",
@@ -72,12 +81,24 @@ class Resource:
             )
         else:
             try:
-                found = await endpoint(Request(scope, receive), self._backend)
+                found = await self._call(*operation, Request(scope, receive))
             except ClientGoneError:
                 return
             except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
                 found = answer_for(error)
         await found(scope, receive, send)
+
+    async def _call(self, endpoint: Endpoint, access: Access, request: Request) -> ASGIApp:
+        if access.is_denied:
+            raise RequestError(403, "nobody may call this: server/access.py doesn't say who may")
+        if access.is_open:
+            return await endpoint(request, self._backend)
+        await self._backend.admit(request, access)
+        found = await endpoint(request, self._backend)
+        if not auth.grant_of(request).is_checked:
+            # A route that forgot to ask: whatever it answers is not for a public token.
+            raise auth.ForbiddenError("a public access token was not asked for its scopes here")
+        return found
 
 
 def make_routes(operations: Sequence[Operation], backend: Backend) -> list[Route]:

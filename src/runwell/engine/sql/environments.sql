@@ -8,7 +8,7 @@ FROM api_keys k
 JOIN environments e ON e.id = k.environment_id
 JOIN projects p ON p.id = e.project_id
 JOIN organizations o ON o.id = p.organization_id
-WHERE k.secret_key = :secret_key AND (k.expires_at IS NULL OR k.expires_at > :now);
+WHERE k.secret_hash = :secret_hash AND (k.expires_at IS NULL OR k.expires_at > :now);
 
 -- name: get_environment
 -- An environment by its key in the database.

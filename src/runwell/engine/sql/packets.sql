@@ -45,3 +45,11 @@ WHERE p.environment_id = g.environment_id AND p.path = g.path AND p.is_deleting;
 -- name: find_signing_key
 -- The secret by which this database's servers sign.
 SELECT secret FROM signing_keys WHERE name = :name;
+
+-- name: list_runs_of_packet
+-- Runs that have a packet as their payload or output; a few, should it be many.
+(SELECT id FROM runs WHERE environment_id = :environment_id AND payload = :path
+    AND payload_type = 'application/store' LIMIT 20)
+UNION
+(SELECT id FROM runs WHERE environment_id = :environment_id AND output = :path
+    AND output_type = 'application/store' LIMIT 20);

@@ -14,11 +14,13 @@ from runwell.core.schemas import (
     BatchProcessing,
     BatchRunAnswer,
 )
+from runwell.core.scopes import Resource
 from runwell.core.timing import parse_duration
-from runwell.engine.batches import Batch, BatchRequest, get_batch, trigger_batch
+from runwell.engine.batches import Batch, BatchRequest, create_batch, get_batch, trigger_batch
 from runwell.engine.environments import Environment
 from runwell.engine.trigger_options import DEFAULT_KEY_LIFETIME, TriggerRequest
 from runwell.engine.triggering import name_item
+from runwell.server import auth
 from runwell.server.admission import admit_batch
 from runwell.server.backend import Backend
 from runwell.server.http import MEGABYTE, Answer, answer, parse_model, path_text, read_body
@@ -39,6 +41,8 @@ async def trigger(request: Request, backend: Backend) -> Answer:
     environment = await backend.authenticate(request)
     raw = await read_body(request, limit=_MAX_BATCH_BYTES)
     body = parse_model(raw, BatchBody)
+    # 3.x servers ask for any of the tasks only; whoever may trigger one may not trigger the others.
+    auth.require(request, *(Resource("tasks", item.task) for item in body.items), of_all=True)
     _refuse_waiting(body)
     if len(raw) >= MIN_STORED_BYTES:
         _check_size(body)
@@ -59,23 +63,26 @@ async def trigger(request: Request, backend: Backend) -> Answer:
     if body.parent_run_id is not None:
         for item in body.items:
             item.options.parent_run_id = item.options.parent_run_id or body.parent_run_id
-    triggered = await trigger_batch(
-        backend.db,
-        environment,
-        BatchRequest(
-            items=[
-                TriggerRequest(task_id=item.task, body=item, traceparent=traceparent)
-                for item in body.items
-            ],
-            request_key=request_key,
-            idempotency_key=idempotency_key,
-            key_lifetime=_key_lifetime(request),
-        ),
-        now=backend.now(),
+    wanted = BatchRequest(
+        items=[
+            TriggerRequest(task_id=item.task, body=item, traceparent=traceparent)
+            for item in body.items
+        ],
+        request_key=request_key,
+        idempotency_key=idempotency_key,
+        key_lifetime=_key_lifetime(request),
     )
+    credential = auth.credential_of(request)
+    if credential.one_time_hash is None:
+        triggered = await trigger_batch(backend.db, environment, wanted, now=backend.now())
+    else:
+        triggered = await backend.use_once(
+            credential,
+            request_key,
+            lambda tx: create_batch(tx, environment, wanted, now=backend.now()),
+        )
     if not triggered.is_cached:
         backend.wake_dequeuers((environment.id,))
-    claims = f'{{"sub":"{environment.public_id}","pub":true}}'
     return answer(
         BatchAnswer.model_construct(
             id=triggered.id,
@@ -93,7 +100,7 @@ async def trigger(request: Request, backend: Backend) -> Answer:
             ],
         ),
         status=202,
-        headers=(("x-trigger-jwt-claims", claims),),
+        headers=backend.trigger_headers(credential, [f"read:batch:{triggered.id}"]),
     )
 
 

@@ -76,7 +76,6 @@ operations: list[Operation] = [
         summary="Whether the process lives",
         tag="server",
         answer=Health,
-        needs_key=False,
     ),
     Operation(
         method="GET",
@@ -86,7 +85,6 @@ operations: list[Operation] = [
         summary="Whether requests can be served: the database answers and is migrated",
         tag="server",
         answer=Health,
-        needs_key=False,
     ),
     Operation(
         method="GET",
@@ -96,6 +94,5 @@ operations: list[Operation] = [
         summary="A page that says what this is",
         tag="server",
         answer_description="HTML.",
-        needs_key=False,
     ),
 ]

@@ -26,6 +26,7 @@ _Mode = Literal["validation", "serialization"]
 _ERRORS: dict[int, str] = {
     400: "Malformed: bad JSON, a wrong type, an option not built yet, an unreadable parameter.",
     401: "The secret key is missing, malformed or unknown.",
+    403: "A public access token lacks the scope.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
     500: "Unexpected; the message has an id that the server's log has too.",
@@ -51,7 +52,6 @@ def make_operations(documented: Sequence[Operation]) -> list[Operation]:
         summary="This document",
         tag="server",
         answer_description="An OpenAPI 3.1 document.",
-        needs_key=False,
     )
     return [own]
 
@@ -74,7 +74,13 @@ def make_document(operations: Sequence[Operation]) -> dict[str, Json]:
                     "type": "http",
                     "scheme": "bearer",
                     "description": "The secret key of an environment: `tr_dev_...`",
-                }
+                },
+                "publicToken": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "JWT",
+                    "description": "A public access token with a scope for it",
+                },
             },
         },
     }
@@ -122,7 +128,7 @@ def _describe(
         "summary": operation.summary,
         "tags": [operation.tag],
         "responses": responses,
-        "security": [{"secretKey": []}] if operation.needs_key else [],
+        "security": _security(operation),
     }
     parameters = [*_path_parameters(operation.path), *map(_parameter, operation.parameters)]
     if parameters:
@@ -136,10 +142,21 @@ def _describe(
     return described
 
 
+def _security(operation: Operation) -> list[Json]:
+    access = operation.access
+    takes: dict[str, bool] = {
+        "secretKey": access.takes_secret_keys,
+        "publicToken": access.takes_public_tokens,
+    }
+    return [{name: []} for name, is_taken in takes.items() if is_taken]
+
+
 def _errors_of(operation: Operation) -> dict[int, str]:
     statuses = {500, 503}
-    if operation.needs_key:
+    if not operation.access.is_open:
         statuses |= {400, 401}
+    if operation.access.takes_public_tokens:
+        statuses.add(403)
     if operation.body is not None:
         statuses |= {408, 413}
     found = {status: _ERRORS[status] for status in statuses}

@@ -11,8 +11,12 @@ from runwell.core.payloads import (
     TEXT_TYPE,
 )
 from runwell.core.schemas import PacketUrl
+from runwell.core.scopes import Resource
 from runwell.engine import packets, runs
+from runwell.engine.environments import Environment
 from runwell.engine.file_store import URL_PREFIX, FileStore
+from runwell.server import auth
+from runwell.server.allowed_runs import get_allowed_run, resources_of
 from runwell.server.backend import Backend
 from runwell.server.http import Answer, answer, base_url, read_body
 from runwell.server.operations import Operation, Parameter
@@ -43,6 +47,8 @@ async def make_download_url(request: Request, backend: Backend) -> Answer:
     environment = await backend.authenticate(request)
     path: str = request.path_params["path"]
     packets.check_path(path)
+    if auth.credential_of(request).is_public:
+        await _require_run_of(request, backend, environment, path)
     return answer(PacketUrl(presigned_url=backend.download_url(request, environment, path)))
 
 
@@ -51,7 +57,7 @@ async def make_url_of_run(request: Request, backend: Backend) -> Answer:
     environment = await backend.authenticate(request)
     run_id, what = request.path_params["runId"], request.path_params["what"]
     async with backend.db.transaction() as tx:
-        run = await runs.get_run(tx, environment, run_id)
+        run = await get_allowed_run(request, tx, environment, run_id)
     found = {
         "payload": (run.payload, run.payload_type),
         "output": (run.output, run.output_type),
@@ -81,6 +87,20 @@ async def download(request: Request, backend: Backend) -> Answer:
     if found is None:
         raise RequestError(404, "there is no such packet: it was never uploaded, or is gone")
     return Answer(found.data, headers=(("content-type", found.data_type),))
+
+
+async def _require_run_of(
+    request: Request, backend: Backend, environment: Environment, path: str
+) -> None:
+    """A public token may fetch what belongs to a run that it may read."""
+    async with backend.db.connection() as tx:
+        found = await packets.list_run_ids(tx, environment, path)
+        for run_id in found:
+            run = await runs.get_run(tx, environment, run_id)
+            if auth.may(request, *resources_of(run)):
+                auth.require(request, *resources_of(run))
+                return
+    auth.require(request, Resource("runs"))
 
 
 def _open(request: Request, backend: Backend, method: str) -> tuple[str, FileStore]:
@@ -155,7 +175,6 @@ operations: list[Operation] = [
         tag="packets",
         parameters=_SIGNATURE,
         refusals=(_BAD_URL, (413, "The packet is too large.")),
-        needs_key=False,
     ),
     Operation(
         method="GET",
@@ -167,6 +186,5 @@ operations: list[Operation] = [
         answer_description="The packet; its content type is its data type.",
         parameters=_SIGNATURE,
         refusals=(_BAD_URL, (404, "There is no such packet.")),
-        needs_key=False,
     ),
 ]

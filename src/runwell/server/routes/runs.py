@@ -13,11 +13,13 @@ from runwell.core.schemas import (
     TriggerAnswer,
     TriggerBody,
 )
+from runwell.core.scopes import Resource
 from runwell.engine import canceling, explanations, logs, runs
 from runwell.engine.trigger_options import TriggerRequest
-from runwell.engine.triggering import trigger_run
-from runwell.server import run_filters
+from runwell.engine.triggering import create_run, trigger_run
+from runwell.server import auth, run_filters
 from runwell.server.admission import admit_run
+from runwell.server.allowed_runs import get_allowed_run
 from runwell.server.backend import Backend
 from runwell.server.http import (
     MEGABYTE,
@@ -59,23 +61,26 @@ async def trigger(request: Request, backend: Backend) -> Answer:
         body.payload, options.payload_type = await settle_payload(
             backend, environment, body.payload, options.payload_type
         )
-    triggered = await trigger_run(
-        backend.db,
-        environment,
-        TriggerRequest(
-            task_id=task_id,
-            body=body,
-            request_key=request_key,
-            traceparent=headers.get("traceparent"),
-        ),
-        now=backend.now(),
+    wanted = TriggerRequest(
+        task_id=task_id,
+        body=body,
+        request_key=request_key,
+        traceparent=headers.get("traceparent"),
     )
+    credential = auth.credential_of(request)
+    if credential.one_time_hash is None:
+        triggered = await trigger_run(backend.db, environment, wanted, now=backend.now())
+    else:
+        triggered = await backend.use_once(
+            credential,
+            request_key,
+            lambda tx: create_run(tx, environment, wanted, now=backend.now()),
+        )
     if not triggered.is_cached:
         backend.wake_dequeuers((environment.id,))
-    claims = f'{{"sub":"{environment.public_id}","pub":true}}'
     return answer(
         TriggerAnswer.model_construct(id=triggered.run_id, is_cached=triggered.is_cached),
-        headers=(("x-trigger-jwt-claims", claims),),
+        headers=backend.trigger_headers(credential, [f"read:runs:{triggered.run_id}"]),
     )
 
 
@@ -83,7 +88,7 @@ async def retrieve(request: Request, backend: Backend) -> Answer:
     """Show a run with its attempts and relatives."""
     environment = await backend.authenticate(request)
     async with backend.db.transaction() as tx:
-        run = await runs.get_run(tx, environment, path_text(request, "runId"))
+        run = await get_allowed_run(request, tx, environment, path_text(request, "runId"))
         why = await explanations.explain_run(tx, environment, run, now=backend.now())
     return answer(
         run_object(
@@ -100,6 +105,9 @@ async def list_runs(request: Request, backend: Backend) -> Answer:
     environment = await backend.authenticate(request)
     query = request.query_params
     filters = run_filters.read_filters(query, now=backend.now())
+    # Of several tasks each must be allowed: runs of all of them are shown.
+    tasks = [Resource("tasks", task_id) for task_id in filters.task_ids or ()]
+    auth.require(request, *tasks or (Resource("tasks"),), of_all=True)
     page = run_filters.read_page(query)
     async with backend.db.transaction() as tx:
         found = await runs.list_runs(tx, environment, filters, page)

@@ -239,6 +239,5 @@ operations: list[Operation] = [
         answer=Timezones,
         answer_description="UTC, then the others in alphabetical order.",
         parameters=(Parameter(name="excludeUtc", description="Leave out UTC", type="boolean"),),
-        needs_key=False,
     ),
 ]

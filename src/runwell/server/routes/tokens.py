@@ -224,7 +224,6 @@ operations: list[Operation] = [
         tag="tokens",
         answer=CompletedToken,
         refusals=((404, "No token has this URL."), _TOO_LARGE),
-        needs_key=False,
     ),
     Operation(
         method="POST",
