@@ -7,6 +7,7 @@ A task has its own: `hello.sync.trigger(...)`.
 
 from runwell.sdk.batch import blocking_batch as batch
 from runwell.sdk.blocking_wait import blocking_wait as wait
+from runwell.sdk.client import blocking_auth as auth
 from runwell.sdk.client import blocking_bulk_actions as bulk_actions
 from runwell.sdk.client import blocking_queues as queues
 from runwell.sdk.client import blocking_runs as runs
@@ -18,6 +19,7 @@ from runwell.sdk.schedules import blocking_schedules as schedules
 from runwell.sdk.tags import blocking_tags as tags
 
 __all__ = [
+    "auth",
     "batch",
     "bulk_actions",
     "idempotency_keys",

@@ -245,7 +245,7 @@ async def test_the_handle_has_the_id_and_says_whether_the_run_was_there() -> Non
     transport = FakeTransport(answer_json({"id": "run_7", "isCached": True}))
     handle = await Tasks(fake_client(transport)).trigger("hello", idempotency_key="a")
     assert (handle.id, handle.is_cached, handle.public_access_token) == ("run_7", True, None)
-    assert repr(handle) == "RunHandle(id='run_7', public_access_token=None, is_cached=True)"
+    assert repr(handle) == "RunHandle(id='run_7', is_cached=True)"
 
 
 def test_options_of_a_request_are_not_sent_and_hold_for_it() -> None:

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, TypedDict, TypeVar, cast
 from urllib.parse import quote
 
-from runwell.client.api import ApiClient
+from runwell.client.api import ApiClient, parse_answer
+from runwell.client.public_tokens import token_of_answer
 from runwell.client.runs import RunHandle
 from runwell.client.transport import Call, Flow, RequestOptions, json_body
 from runwell.client.triggering import (
@@ -45,8 +46,8 @@ class BatchOptions(TypedDict, total=False):
 class BatchHandle(Generic[OutputT_co]):
     """A batch that was triggered; `runs` are in the order of the items.
 
-    `is_cached`: the batch was there before, with the same idempotency key. `public_access_token` is
-    None: Runwell makes no such tokens yet.
+    `is_cached`: the batch was there before, with the same idempotency key. `public_access_token`
+    lets a browser read the batch, for an hour.
 
     Example:
         >>> from runwell import BatchHandle, runs
@@ -56,7 +57,7 @@ class BatchHandle(Generic[OutputT_co]):
 
     batch_id: str
     runs: Sequence[RunHandle[OutputT_co]]
-    public_access_token: str | None = None
+    public_access_token: str | None = field(default=None, repr=False, compare=False)
     is_cached: bool = False
     idempotency_key: str | None = None
 
@@ -131,7 +132,8 @@ def batch_flow(
         headers=headers,
         options=options.get("request_options"),
     )
-    answer = yield from client.ask(call, BatchAnswer)
+    response = yield from client.request(call)
+    answer = parse_answer(call, response, BatchAnswer)
     runs = [
         RunHandle(
             run.id,
@@ -145,6 +147,7 @@ def batch_flow(
     return BatchHandle(
         answer.id,
         runs,
+        token_of_answer(response, settings, call.options, f"read:batch:{answer.id}"),
         is_cached=answer.is_cached,
         idempotency_key=answer.idempotency_key,
     )

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import TypeVar, Unpack, cast
 
-from runwell.client.api import ApiClient
+from runwell.client.api import ApiClient, parse_answer
 from runwell.client.batching import (
     BatchHandle,
     BatchOptions,
@@ -12,6 +12,7 @@ from runwell.client.batching import (
     read_entries,
 )
 from runwell.client.packets import is_large, upload_payload_flow
+from runwell.client.public_tokens import token_of_answer
 from runwell.client.runs import PollOptions, Run, RunFlows, RunHandle
 from runwell.client.transport import Flow
 from runwell.client.triggering import TriggerOptions, trigger_call
@@ -38,8 +39,15 @@ def trigger_flow(
     if payload is not None and is_large(payload):
         path = yield from upload_payload_flow(client, payload, options.get("request_options"))
         call = trigger_call(task_id, path, options, client.settings, payload_type=STORE_TYPE)
-    answer = yield from client.ask(call, TriggerAnswer)
-    return RunHandle(answer.id, is_cached=answer.is_cached, parse_output=parse_output)
+    settings = client.settings
+    response = yield from client.request(call)
+    answer = parse_answer(call, response, TriggerAnswer)
+    return RunHandle(
+        answer.id,
+        token_of_answer(response, settings, call.options, f"read:runs:{answer.id}"),
+        is_cached=answer.is_cached,
+        parse_output=parse_output,
+    )
 
 
 class _TaskFlows:

@@ -35,8 +35,8 @@ class Run(RunObject, Generic[OutputT]):
 class RunHandle(Generic[OutputT_co]):
     """A run that was triggered: what `.trigger()` returns, and what `runs.*` take.
 
-    `is_cached`: the run was there before, with the same idempotency key. `public_access_token` is
-    None: Runwell makes no such tokens yet.
+    `is_cached`: the run was there before, with the same idempotency key. `public_access_token` lets
+    a browser read the run, for an hour.
 
     Example:
         >>> from runwell import RunHandle, runs
@@ -45,7 +45,7 @@ class RunHandle(Generic[OutputT_co]):
     """
 
     id: str
-    public_access_token: str | None = None
+    public_access_token: str | None = field(default=None, repr=False, compare=False)
     is_cached: bool = False
     parse_output: Callable[[Json], OutputT_co] | None = field(
         default=None, repr=False, compare=False, kw_only=True

@@ -29,6 +29,7 @@ from runwell._version import __version__
 from runwell.client.options import Retry, read_duration
 from runwell.core.errors import ConfigurationError, RunwellError
 from runwell.core.payloads import Json
+from runwell.core.public_tokens import Expiration
 from runwell.core.timing import Clock, Duration, SystemClock, retry_delay
 
 T = TypeVar("T")
@@ -144,6 +145,7 @@ class RequestOptions:
     """How one call is made, in place of what `configure` says.
 
     `timeout` bounds the wait for one answer; with `retry=Retry(max_attempts=1)` nothing is retried.
+    `public_token_expiration` says when the token of a trigger's handle ends: after an hour without.
 
     Example:
         >>> from runwell import RequestOptions, Retry
@@ -152,6 +154,7 @@ class RequestOptions:
 
     retry: Retry | None = None
     timeout: Duration | None = None
+    public_token_expiration: Expiration | None = None
 
 
 class Request(NamedTuple):

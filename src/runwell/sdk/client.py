@@ -6,6 +6,7 @@ from runwell.client.api import ApiClient
 from runwell.client.bulk_actions import BlockingBulkActions, BulkActions
 from runwell.client.management import BlockingTasks, Tasks
 from runwell.client.options import Retry, read_duration
+from runwell.client.public_tokens import Auth, BlockingAuth
 from runwell.client.queues import BlockingQueues, Queues
 from runwell.client.runs import BlockingRuns, Runs
 from runwell.client.transport import ClientSettings, check_url, read_environment
@@ -57,6 +58,8 @@ def current_settings() -> ClientSettings:
 
 
 default_client = ApiClient(current_settings)
+auth = Auth(default_client)
+blocking_auth = BlockingAuth(default_client)
 queues = Queues(default_client)
 bulk_actions = BulkActions(default_client)
 blocking_bulk_actions = BlockingBulkActions(default_client)
