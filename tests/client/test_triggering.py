@@ -15,7 +15,6 @@ from runwell.client.triggering import TriggerOptions, trigger_body, trigger_call
 from runwell.core import schemas
 from runwell.core.errors import InvalidPayloadError
 from runwell.core.machines import MachineName
-from runwell.core.unbuilt import UNBUILT_FIELDS
 from tests.support.transport import FakeTransport, answer_json, fake_client
 
 SETTINGS = ClientSettings(secret_key="tr_dev_key")
@@ -190,19 +189,6 @@ def test_an_unknown_option_is_a_type_error_that_names_it(name: str, message: str
     with pytest.raises(TypeError, match=message):
         BlockingTasks(fake_client(transport)).trigger("hello", None, **{name: 1})  # pyright: ignore[reportArgumentType] (what is refused)
     assert transport.requests == []
-
-
-def test_an_option_that_is_not_built_is_a_type_error_that_says_so() -> None:
-    transport = FakeTransport(TRIGGERED)
-    for name, what in UNBUILT_FIELDS.items():
-        with pytest.raises(TypeError, match=rf"'{name}' can't be honoured: .* have {what} yet"):
-            BlockingTasks(fake_client(transport)).trigger("hello", None, **{name: 1})  # pyright: ignore[reportArgumentType] (what is refused)
-    assert transport.requests == []
-
-
-def test_every_option_that_is_not_built_is_one_of_the_protocol_and_not_of_the_sdk() -> None:
-    assert set(UNBUILT_FIELDS) <= set(schemas.TriggerOptions.model_fields)
-    assert not set(UNBUILT_FIELDS) & set(TriggerOptions.__annotations__)
 
 
 def test_a_task_id_is_one_part_of_the_path() -> None:

@@ -30,7 +30,6 @@ from runwell.core.timing import (
     larger_machine,
 )
 from runwell.core.token_schemas import CreateTokenBody, EventBody
-from runwell.core.unbuilt import UNBUILT_FIELDS, UNBUILT_OPTIONS
 from runwell.core.waits import DateWait, ResumeBody, RunsWait, TokenWait, WaitBody
 
 _WAIT: dict[str, Any] = {
@@ -142,8 +141,3 @@ def test_a_run_out_of_memory_goes_on_on_a_larger_machine_only() -> None:
     assert larger_machine(RetryOptions(), MachineName.MICRO) is None
     assert larger_machine(large, MachineName.MICRO) is MachineName.LARGE_1X
     assert larger_machine(large, MachineName.LARGE_2X) is None
-
-
-def test_what_is_not_built_has_a_name_in_each_language() -> None:
-    assert len(UNBUILT_FIELDS) == len(UNBUILT_OPTIONS)
-    assert all(name == name.lower() for name in UNBUILT_FIELDS)

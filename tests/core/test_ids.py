@@ -11,6 +11,7 @@ from runwell.core.ids import (
     ALPHABET,
     ID_LENGTH,
     Version,
+    id_for_key,
     make_id,
     make_project_ref,
     make_request_key,
@@ -57,6 +58,7 @@ def test_one_request_key_is_one_run_however_often_it_is_sent(
 def test_the_run_of_a_request_sorts_by_the_time_of_the_request() -> None:
     key = make_request_key(NOW)
     run_id = run_id_for_request(1, key, NOW + timedelta(minutes=5))
+    assert run_id is not None
     assert make_id("run", NOW - timedelta(milliseconds=1)) < run_id
     assert run_id < make_id("run", NOW + timedelta(milliseconds=1))
 
@@ -69,8 +71,16 @@ def test_two_environments_never_share_the_run_of_a_key() -> None:
 @pytest.mark.parametrize(
     "key", ["", "order-1", str(UUID(int=4, version=4)), "01958f51-0f00-7000-8000-000000000000"]
 )
-def test_a_key_that_says_nothing_about_now_gives_a_fresh_id(key: str) -> None:
-    assert run_id_for_request(1, key, NOW) != run_id_for_request(1, key, NOW)
+def test_a_key_that_says_nothing_about_now_makes_no_id(key: str) -> None:
+    assert run_id_for_request(1, key, NOW) is None
+
+
+def test_a_text_has_one_id_in_each_environment() -> None:
+    found = id_for_key("bulk", 1, "my words")
+    assert found == id_for_key("bulk", 1, "my words")
+    assert found.startswith("bulk_")
+    assert len(found) == len("bulk_") + 21
+    assert len({found, id_for_key("bulk", 2, "my words"), id_for_key("bulk", 1, "others")}) == 3
 
 
 def test_a_request_key_is_a_uuid_of_version_7_with_its_time() -> None:

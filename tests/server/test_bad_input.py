@@ -9,7 +9,6 @@ import httpx
 import pytest
 
 from runwell.core.payloads import MAX_PAYLOAD_BYTES
-from runwell.core.unbuilt import UNBUILT_OPTIONS
 from runwell.server.routes.runs import MAX_TRIGGER_BYTES
 from tests.server.serving import Served, error_of, serving
 
@@ -89,25 +88,21 @@ async def test_what_breaks_a_rule_is_a_business_error(database_url: str) -> None
         assert (await served.get("/api/v1/runs"))["data"] == []
 
 
-async def test_an_unknown_option_is_ignored_and_one_that_is_not_built_is_refused(
+async def test_an_unknown_option_is_ignored_and_a_limit_that_would_not_hold_is_refused(
     database_url: str,
 ) -> None:
     async with serving(database_url) as served:
         for unknown in ({"maxAttemps": 3}, {"fromLater": {"a": [1]}}, {"queue": {"colour": "red"}}):
             answer = await served.client.post(TRIGGER, json={"options": unknown})
             assert answer.status_code == 200, answer.text
-        triggered = (await served.get("/api/v1/runs"))["data"]
-        for name, what in UNBUILT_OPTIONS.items():
-            value = True if name == "resumeParentOnCompletion" else "x"
-            answer = await served.client.post(TRIGGER, json={"options": {name: value}})
-            assert answer.status_code == 400, answer.text
-            expected = f"options.{name} can't be honoured: this Runwell doesn't have {what} yet"
-            assert error_of(answer) == expected
-            harmless = {name: False if value is True else None}
-            answer = await served.client.post(TRIGGER, json={"options": harmless})
+        for name in ("gates", "concurrency"):
+            limit = [{"queue": "q"}]
+            answer = await served.client.post(TRIGGER, json={"options": {name: limit}})
+            assert answer.status_code == 422, answer.text
+            assert error_of(answer).startswith(f"options.{name} can't be honoured: limit what runs")
+            answer = await served.client.post(TRIGGER, json={"options": {name: []}})
             assert answer.status_code == 200, answer.text
-            triggered.append(answer.json())
-        assert len((await served.get("/api/v1/runs"))["data"]) == len(triggered)
+        assert len((await served.get("/api/v1/runs"))["data"]) == 5
 
 
 async def test_a_payload_over_the_limit_is_refused_and_one_at_the_limit_taken(

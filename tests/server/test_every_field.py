@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from runwell.core.unbuilt import UNBUILT_OPTIONS
 from runwell.server.application import OPERATIONS
 from runwell.server.operations import Operation
 from tests.server.serving import WORKER_ACTIONS, Served, error_of, serving
@@ -86,7 +85,7 @@ class Fields:
                 for place in self._places(kind["items"], f"{path}[]"):
                     yield place._replace(body=[place.body])
             for name, part in kind.get("properties", {}).items():
-                if name in UNBUILT_OPTIONS or "const" in self._resolve(part):
+                if "const" in self._resolve(part):
                     continue
                 around = self._least(kind)
                 assert isinstance(around, dict)

@@ -10,12 +10,12 @@ from runwell.client.packets import load_flow
 from runwell.client.queues import QueueFlows
 from runwell.client.schedules import BlockingSchedules
 from runwell.client.transport import Call, ClientSettings, json_body
+from runwell.core.batch_schemas import BatchAnswer
 from runwell.core.bulk_schemas import BulkActionObject, RunCount
 from runwell.core.ids import make_request_key
 from runwell.core.payloads import JSON_TYPE, Json
 from runwell.core.queue_schemas import EnvironmentObject, QueueObject
 from runwell.core.schemas import (
-    BatchAnswer,
     CanceledRun,
     LogLine,
     LogPage,

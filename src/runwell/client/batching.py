@@ -16,10 +16,10 @@ from runwell.client.triggering import (
     read_key_ttl,
     trigger_body,
 )
+from runwell.core.batch_schemas import BatchAnswer, BatchObject
 from runwell.core.errors import InvalidPayloadError, TaskPayloadParsedError
 from runwell.core.ids import make_request_key
 from runwell.core.payloads import MAX_PAYLOAD_BYTES, Json, encode_value
-from runwell.core.schemas import BatchAnswer, BatchObject
 from runwell.core.timing import Duration
 
 T = TypeVar("T")
@@ -103,9 +103,13 @@ def read_entries(items: Iterable[T], read: Callable[[T], BatchEntry]) -> list[Ba
 
 
 def batch_flow(
-    client: ApiClient, entries: Sequence[BatchEntry], options: BatchOptions
+    client: ApiClient,
+    entries: Sequence[BatchEntry],
+    options: BatchOptions,
+    *,
+    is_awaited: bool = False,
 ) -> Flow[BatchHandle[object]]:
-    """Trigger a batch. The same request sent again is the same batch."""
+    """Trigger a batch; the same request sent again is the same batch. The current run may wait."""
     for name in options:
         if name not in BatchOptions.__annotations__:
             _refuse_option(name)
@@ -115,7 +119,7 @@ def batch_flow(
     items: list[dict[str, object]] = []
     for index, entry in enumerate(entries):
         try:
-            body = trigger_body(entry.payload, entry.options, settings)
+            body = trigger_body(entry.payload, entry.options, settings, is_awaited=is_awaited)
         except (TypeError, ValueError) as error:
             raise type(error)(f"item {index}: {error}") from None
         items.append({"task": entry.task_id, **body})

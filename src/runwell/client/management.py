@@ -32,13 +32,22 @@ def trigger_flow(
     payload: str | None,
     options: TriggerOptions,
     parse_output: Callable[[Json], OutputT] | None = None,
+    *,
+    is_awaited: bool = False,
 ) -> Flow[RunHandle[OutputT]]:
-    """Trigger a run of a task with a payload that is JSON text."""
+    """Trigger a run of a task with a payload that is JSON text; perhaps the current run waits."""
     # Made before an upload as well: one that no trigger follows is of use to nobody.
-    call = trigger_call(task_id, payload, options, client.settings)
+    call = trigger_call(task_id, payload, options, client.settings, is_awaited=is_awaited)
     if payload is not None and is_large(payload):
         path = yield from upload_payload_flow(client, payload, options.get("request_options"))
-        call = trigger_call(task_id, path, options, client.settings, payload_type=STORE_TYPE)
+        call = trigger_call(
+            task_id,
+            path,
+            options,
+            client.settings,
+            payload_type=STORE_TYPE,
+            is_awaited=is_awaited,
+        )
     settings = client.settings
     response = yield from client.request(call)
     answer = parse_answer(call, response, TriggerAnswer)

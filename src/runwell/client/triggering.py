@@ -24,7 +24,6 @@ from runwell.core.ids import Version, make_request_key
 from runwell.core.payloads import JSON_TYPE, MAX_METADATA_BYTES, Json, encode_value, parse_json
 from runwell.core.schemas import MAX_TAG_CHARACTERS, MAX_TAGS
 from runwell.core.timing import Duration, parse_duration, parse_instant
-from runwell.core.unbuilt import UNBUILT_FIELDS
 
 KEY_CHARACTERS: Final = 64
 _MAX_ATTEMPTS: Final = 250
@@ -67,16 +66,21 @@ def trigger_call(
     settings: ClientSettings,
     *,
     payload_type: str = JSON_TYPE,
+    is_awaited: bool = False,
 ) -> Call:
     """The call that triggers one run; `payload` is a JSON text, or the path of its upload.
 
+    `is_awaited`: the current run waits for it.
     Raises TypeError for an unknown option and ValueError for a bad value of a known one. The
     request key stays the same however often the call is sent, so that it makes one run.
     """
+    body = trigger_body(
+        payload, options, settings, payload_type=payload_type, is_awaited=is_awaited
+    )
     return Call(
         method="POST",
         path=f"/api/v1/tasks/{quote(task_id, safe='')}/trigger",
-        body=json_body(trigger_body(payload, options, settings, payload_type=payload_type)),
+        body=json_body(body),
         headers={"x-trigger-request-idempotency-key": make_request_key()},
         options=options.get("request_options"),
     )
@@ -88,6 +92,7 @@ def trigger_body(
     settings: ClientSettings,
     *,
     payload_type: str = JSON_TYPE,
+    is_awaited: bool = False,
 ) -> dict[str, object]:
     """Payload and options as the API takes them; raises as `trigger_call` does."""
     check_names(options)
@@ -97,6 +102,8 @@ def trigger_body(
         fields["lockToVersion"] = _version(version)
     if settings.parent_run_id is not None:
         fields["parentRunId"] = settings.parent_run_id
+        if is_awaited:
+            fields["resumeParentOnCompletion"] = True
     for name, value in options.items():
         if value is not None and name in _READERS:
             field, read = _READERS[name]
@@ -112,11 +119,6 @@ def check_names(options: Mapping[str, object]) -> None:
     for name in options:
         if name in TriggerOptions.__annotations__:
             continue
-        if name in UNBUILT_FIELDS:
-            raise TypeError(
-                f"the trigger option '{name}' can't be honoured: this Runwell doesn't have "
-                f"{UNBUILT_FIELDS[name]} yet"
-            )
         near = difflib.get_close_matches(name, TriggerOptions.__annotations__, n=1)
         known = ", ".join(sorted(TriggerOptions.__annotations__))
         hint = f"did you mean '{near[0]}'?" if near else f"there are {known}"

@@ -68,19 +68,26 @@ def earliest_id(prefix: str, instant: datetime) -> str:
     return f"{prefix}_{_digits(max(0, int(instant.timestamp() * 1000)), _TIME_DIGITS)}"
 
 
-def run_id_for_request(environment_id: int, request_key: str, now: datetime) -> RunId:
+def run_id_for_request(environment_id: int, request_key: str, now: datetime) -> RunId | None:
     """The run id that belongs to one logical trigger request, however often it is sent.
 
     A request key that is a UUID version 7 carries its own time, so that the same key always gives
-    the same run id and the primary key refuses a second run. Any other key gives a fresh id.
+    the same run id and the primary key refuses a second run. None for any other key, and for one
+    that is older than ten minutes: whose run it is has to be written down.
     """
     minted_at = _uuid7_milliseconds(request_key)
     now_ms = int(now.timestamp() * 1000)
     if minted_at is None or abs(now_ms - minted_at) > _REQUEST_KEY_AGE_MS:
-        return make_id("run", now)
+        return None
     digest = hashlib.sha256(f"{environment_id}:{request_key}".encode()).digest()
     random = int.from_bytes(digest[:9]) % _RANDOM_RANGE
     return f"run_{_digits(minted_at, _TIME_DIGITS)}{_digits(random, _RANDOM_DIGITS)}"
+
+
+def id_for_key(prefix: str, environment_id: int, key: str) -> str:
+    """The public id that belongs to a text within an environment; it says nothing of when."""
+    digest = hashlib.sha256(f"{environment_id}:{key}".encode()).digest()
+    return f"{prefix}_{_digits(int.from_bytes(digest[:16]), ID_LENGTH)}"
 
 
 def make_run_ids(number: int, now: datetime) -> list[RunId]:

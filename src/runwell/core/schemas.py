@@ -52,8 +52,7 @@ class DebounceOption(ApiModel):
 class TriggerOptions(ApiModel):
     """Options of a trigger. Every field that any documented client sends is named here.
 
-    `core/unbuilt.py` lists those that are refused when they would change what happens; a field
-    that no client is known to send is ignored.
+    A field that no client is known to send is ignored.
     """
 
     model_config = ConfigDict(
@@ -74,7 +73,6 @@ class TriggerOptions(ApiModel):
     max_duration: float | None = Field(default=None, gt=0)
     machine: MachineName | None = None
     test: bool = False
-    # Known to clients, and either harmless to ignore or refused by the engine when set.
     lock_to_version: str | None = None
     parent_attempt: str | None = None
     dependent_attempt: str | None = None
@@ -119,60 +117,6 @@ class ResetKeyAnswer(ApiModel):
 
     id: str
     was_taken: bool
-
-
-class BatchItemBody(TriggerBody):
-    """One item of a batch: a trigger, with the id of its task."""
-
-    task: str
-
-
-class BatchBody(ApiModel):
-    """`POST /api/v1/tasks/batch` and `/api/v2/tasks/batch`."""
-
-    items: list[BatchItemBody]
-    parent_run_id: str | None = None
-    dependent_attempt: str | None = None
-    resume_parent_on_completion: bool | None = None
-
-
-class BatchRunAnswer(ApiModel):
-    """The run of one item of a batch."""
-
-    id: str
-    task_identifier: str
-    is_cached: bool
-    idempotency_key: str | None = None
-
-
-class BatchAnswer(ApiModel):
-    """What a batch trigger answers; `runs` in the order of the items."""
-
-    id: str
-    is_cached: bool
-    run_count: int
-    idempotency_key: str | None = None
-    runs: list[BatchRunAnswer]
-
-
-class BatchProcessing(ApiModel):
-    """What 4.x clients want to know of the making of a batch: it is done before it is answered."""
-
-    completed_at: datetime
-    errors: list[Json] = []
-
-
-class BatchObject(ApiModel):
-    """A batch as it is now; `runs` has the ids in the order of the items."""
-
-    id: str
-    status: Literal["PENDING", "COMPLETED"]
-    run_count: int
-    idempotency_key: str | None = None
-    created_at: datetime
-    updated_at: datetime
-    runs: list[str]
-    processing: BatchProcessing | None = None
 
 
 class EnvironmentName(ApiModel):

@@ -146,6 +146,7 @@ async def is_known_run(
     rows = await db.fetch(
         _sql.is_known_run,
         run_id=run_id,
+        request_key=request_key,
         environment_id=environment.id,
         task_id=task_id,
         idempotency_key=idempotency_key,

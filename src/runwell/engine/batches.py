@@ -1,8 +1,10 @@
 """Batches: runs triggered together, in one step or not at all.
 
-Whether a batch is complete is not counted: it is complete when none of its items' runs goes on.
+Batches whose items come in one by one are made by `batch_streams`. Whether a batch is complete is
+not counted: it is complete when none of its items' runs goes on.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,7 +21,7 @@ from runwell.engine.triggering import trigger_many
 _sql = load_queries("batches")
 
 MAX_ITEMS: Final = 1_000
-BatchStatus = Literal["PENDING", "COMPLETED"]
+BatchStatus = Literal["PENDING", "PROCESSING", "COMPLETED", "PARTIAL_FAILED", "ABORTED"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,39 @@ class BatchRequest:
     request_key: str | None = None
     idempotency_key: str | None = None
     key_lifetime: timedelta = DEFAULT_KEY_LIFETIME
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewBatch:
+    """A batch to be inserted. With a parent, that run is the parent of its runs, and may wait."""
+
+    run_count: int
+    request_key: str | None
+    idempotency_key: str | None
+    key_lifetime: timedelta
+    sealed_at: datetime | None
+    parent_run_id: RunId | None = None
+    is_awaited: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EarlierBatch:
+    """The batch that a request or an idempotency key had already."""
+
+    id: str
+    run_count: int
+    is_sealed: bool
+    is_same_request: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchFailure:
+    """An item that can't be a run, with what a trigger would have been answered."""
+
+    index: int
+    task_id: str
+    status: int
+    message: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +92,11 @@ class TriggeredBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """A batch as it is now."""
+    """A batch as it is now; `sealed_at` is None while its items come in.
+
+    PROCESSING until then, and PENDING until its runs have ended; then PARTIAL_FAILED when some
+    items could not be runs, and ABORTED when none could.
+    """
 
     id: str
     status: BatchStatus
@@ -65,7 +104,9 @@ class Batch:
     idempotency_key: str | None
     created_at: datetime
     updated_at: datetime
+    sealed_at: datetime | None
     items: Sequence[BatchItem]
+    failures: Sequence[BatchFailure]
 
 
 async def trigger_batch(
@@ -87,24 +128,22 @@ async def create_batch(
             400,
             f"items: a batch takes 1 to {MAX_ITEMS:,} items, and {len(request.items)} were given",
         )
-    key = request.idempotency_key
-    if key is not None:
-        await tx.execute(
-            _sql.free_expired_key, environment_id=environment.id, idempotency_key=key, now=now
-        )
-    batch_id = make_id("batch", now)
-    is_new = await tx.fetch_value(
-        _sql.insert_batch,
-        batch_id=batch_id,
-        environment_id=environment.id,
+    new = NewBatch(
         run_count=len(request.items),
         request_key=request.request_key,
-        idempotency_key=key,
-        key_expires_at=None if key is None else now + request.key_lifetime,
-        now=now,
+        idempotency_key=request.idempotency_key,
+        key_lifetime=request.key_lifetime,
+        sealed_at=now,
     )
-    if is_new is None:
-        return await _find_earlier(tx, environment, request)
+    made = await insert_batch(tx, environment, new, now=now)
+    if isinstance(made, EarlierBatch):
+        return TriggeredBatch(
+            id=made.id,
+            is_cached=not made.is_same_request,
+            idempotency_key=request.idempotency_key,
+            items=[_item(found) for found in await tx.fetch(_sql.list_items, batch_id=made.id)],
+        )
+    batch_id = made
     triggered = await trigger_many(tx, environment, request.items, batch_id=batch_id, now=now)
     await tx.execute(
         _sql.insert_items,
@@ -115,7 +154,7 @@ async def create_batch(
     return TriggeredBatch(
         id=batch_id,
         is_cached=False,
-        idempotency_key=key,
+        idempotency_key=request.idempotency_key,
         items=[
             BatchItem(
                 run_id=made.run_id,
@@ -128,49 +167,85 @@ async def create_batch(
     )
 
 
+async def insert_batch(
+    tx: Transaction, environment: Environment, new: NewBatch, *, now: datetime
+) -> str | EarlierBatch:
+    """The id of a new batch, or the batch that its request or its idempotency key has already."""
+    key = new.idempotency_key
+    if key is not None:
+        await tx.execute(
+            _sql.free_expired_key, environment_id=environment.id, idempotency_key=key, now=now
+        )
+    batch_id = make_id("batch", now)
+    is_new = await tx.fetch_value(
+        _sql.insert_batch,
+        batch_id=batch_id,
+        environment_id=environment.id,
+        run_count=new.run_count,
+        request_key=new.request_key,
+        idempotency_key=key,
+        key_expires_at=None if key is None else now + new.key_lifetime,
+        sealed_at=new.sealed_at,
+        parent_run_id=new.parent_run_id,
+        is_awaited=new.is_awaited,
+        now=now,
+    )
+    if is_new is not None:
+        return batch_id
+    row = await tx.fetch_one(
+        _sql.find_earlier_batch,
+        environment_id=environment.id,
+        request_key=new.request_key,
+        idempotency_key=key,
+    )
+    if row is None:
+        raise RequestError(422, f"the idempotency key {key} was reset while it was used: try again")
+    return EarlierBatch(
+        id=row["id"],
+        run_count=row["run_count"],
+        is_sealed=row["sealed_at"] is not None,
+        is_same_request=row["is_same_request"] and new.request_key is not None,
+    )
+
+
 async def get_batch(tx: Transaction, environment: Environment, batch_id: str) -> Batch:
     """A batch with its items; raises RequestError 404 when there is none."""
     row = await tx.fetch_one(_sql.find_batch, batch_id=batch_id, environment_id=environment.id)
     if row is None:
-        raise RequestError(
-            404,
-            f"there is no batch {batch_id[:64]} in the environment {environment.slug} of project "
-            f"{environment.project.ref}",
-        )
+        raise no_such_batch(batch_id, environment)
     rows = await tx.fetch(_sql.list_items, batch_id=batch_id)
     ends: list[datetime] = [found["finished_at"] for found in rows if found["finished_at"]]
+    failures = [BatchFailure(**found) for found in json.loads(row["failures"] or "[]")]
     return Batch(
         id=row["id"],
-        status="COMPLETED" if row["is_complete"] else "PENDING",
+        status=_status(row, len(rows), len(failures)),
         run_count=row["run_count"],
         idempotency_key=row["idempotency_key"],
         created_at=row["created_at"],
-        updated_at=max(ends, default=row["created_at"]),
+        updated_at=max(ends, default=row["sealed_at"] or row["created_at"]),
+        sealed_at=row["sealed_at"],
         items=[_item(found) for found in rows],
+        failures=failures,
     )
 
 
-async def _find_earlier(
-    tx: Transaction, environment: Environment, request: BatchRequest
-) -> TriggeredBatch:
-    row = await tx.fetch_one(
-        _sql.find_earlier_batch,
-        environment_id=environment.id,
-        request_key=request.request_key,
-        idempotency_key=request.idempotency_key,
+def no_such_batch(batch_id: str, environment: Environment) -> RequestError:
+    """The error for a batch that an environment hasn't."""
+    return RequestError(
+        404,
+        f"there is no batch {batch_id[:64]} in the environment {environment.slug} of project "
+        f"{environment.project.ref}",
     )
-    if row is None:
-        raise RequestError(
-            422,
-            f"the idempotency key {request.idempotency_key} was reset while it was used: try again",
-        )
-    is_same = row["is_same_request"] and request.request_key is not None
-    return TriggeredBatch(
-        id=row["id"],
-        is_cached=not is_same,
-        idempotency_key=request.idempotency_key,
-        items=[_item(found) for found in await tx.fetch(_sql.list_items, batch_id=row["id"])],
-    )
+
+
+def _status(row: Row, items: int, failures: int) -> BatchStatus:
+    if row["sealed_at"] is None:
+        return "PROCESSING"
+    if not row["is_complete"]:
+        return "PENDING"
+    if not failures:
+        return "COMPLETED"
+    return "PARTIAL_FAILED" if items else "ABORTED"
 
 
 def _item(row: Row) -> BatchItem:

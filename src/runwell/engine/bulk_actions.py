@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from runwell.core.errors import RequestError
-from runwell.core.ids import make_id, run_id_for_request
+from runwell.core.ids import id_for_key, make_id
 from runwell.core.statuses import FINAL_RUN_STATUSES, RunStatus
 from runwell.engine.db import Database, Row, Transaction, allow_any_plan
 from runwell.engine.environments import Environment
@@ -75,8 +75,7 @@ async def create_bulk_action(
     """
     public_id = make_id("bulk", now)
     if request_key is not None:
-        of_request = run_id_for_request(environment.id, request_key, now)
-        public_id = f"bulk_{of_request.removeprefix('run_')}"
+        public_id = id_for_key("bulk", environment.id, request_key)
     selection = narrow(action, selection, now=now)
 
     async def act(tx: Transaction) -> BulkAction:

@@ -43,8 +43,7 @@ async def replay_run(
 ) -> Triggered:
     """Trigger a copy of a run, whatever became of it, and return the new run.
 
-    The same `request_key` (a UUID version 7, see `run_id_for_request`) gives the same new run, and
-    so does a `new_run_id` that was made before.
+    The same `request_key` gives the same new run, and so does a `new_run_id` that was made before.
     Raises RequestError 404 without the run, and 413, 422 or 400 when the payload can't be one.
     """
     async with db.connection() as tx:
@@ -84,7 +83,8 @@ def _options(row: Row, payload_type: str) -> TriggerOptions:
         max_duration=row["max_duration"],
         machine=None if machine is None else MachineName(machine),
         priority=row["priority_seconds"],
-        ttl=row["ttl"],
+        # One that had none, also against a default, has none again.
+        ttl=0 if row["ttl"] is None else row["ttl"],
         test=row["is_test"],
     )
 

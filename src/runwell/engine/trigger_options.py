@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from pydantic.alias_generators import to_camel
-
 from runwell.core.errors import InvalidPayloadError, RequestError
 from runwell.core.ids import RunId, make_id, run_id_for_request
 from runwell.core.payloads import (
@@ -26,7 +24,6 @@ from runwell.core.payloads import (
 from runwell.core.protocol import clean_queue_name, task_queue_name
 from runwell.core.schemas import MAX_TAGS, TriggerBody, TriggerOptions
 from runwell.core.timing import parse_duration, parse_instant
-from runwell.core.unbuilt import UNBUILT_FIELDS
 from runwell.engine import queues
 from runwell.engine.environments import Environment
 
@@ -97,12 +94,19 @@ class NewRun:
     ttl: str | None
     ttl_seconds: int | None
     parent_run_id: RunId | None
+    #: The parent waits for it.
+    is_awaited: bool
     replay_of: RunId | None
     trace_context: str | None
     #: A limit that is to be set for the queue; None removes the one there is.
     queue_limit: int | None
     sets_queue_limit: bool
     debounce: Debounce | None
+    #: The request's key, where `run_id` isn't made of it and has to be remembered with it.
+    request_key: str | None
+    #: A batch of which it becomes one more run, and the bulk action that makes it.
+    joined_batch_id: str | None
+    bulk_action_id: str | None
 
 
 def read_request(
@@ -118,10 +122,18 @@ def read_request(
     """
     body, options = request.body, request.body.options
     _check_task_id(request.task_id)
-    _refuse_what_is_not_built(options)
+    _refuse_gates(options)
     payload, payload_type = encode_payload(body.payload, options.payload_type)
     tags = _encode_tags(options.tags)
-    for text in (options.concurrency_key, options.idempotency_key, options.lock_to_version):
+    for text in (
+        options.concurrency_key,
+        options.idempotency_key,
+        options.lock_to_version,
+        options.region,
+        options.dependent_batch,
+        options.parent_batch,
+        options.bulk_action_id,
+    ):
         if text is not None:
             _checked_text(text)
     key_lifetime = (
@@ -135,8 +147,13 @@ def read_request(
     delayed_until = _delayed_until(options.delay, now)
     if debounce is not None:
         delayed_until = max(now + debounce.delay, delayed_until or now)
+    parent_run_id, is_awaited = _parent(options)
+    named_id = request.run_id or run_id
+    request_key = request.request_key if named_id is None else None
+    if request_key is not None:
+        named_id = run_id_for_request(environment.id, request_key, now)
     return NewRun(
-        run_id=request.run_id or run_id or _make_run_id(environment, request.request_key, now),
+        run_id=named_id or make_id("run", now),
         task_id=request.task_id,
         version=options.lock_to_version,
         queue_name=None if queue is None else _queue_name(queue.name),
@@ -157,7 +174,8 @@ def read_request(
         machine=options.machine,
         ttl=ttl,
         ttl_seconds=ttl_seconds,
-        parent_run_id=_parent_run_id(options),
+        parent_run_id=parent_run_id,
+        is_awaited=is_awaited,
         replay_of=request.replay_of,
         trace_context=None
         if request.traceparent is None
@@ -165,23 +183,36 @@ def read_request(
         queue_limit=None if queue is None else queue.concurrency_limit,
         sets_queue_limit=queue is not None and "concurrency_limit" in queue.model_fields_set,
         debounce=debounce,
+        request_key=request_key if named_id is None else None,
+        joined_batch_id=options.dependent_batch or options.parent_batch or None,
+        bulk_action_id=options.bulk_action_id or None,
     )
 
 
-def _make_run_id(environment: Environment, request_key: str | None, now: datetime) -> RunId:
-    if request_key is None:
-        return make_id("run", now)
-    return run_id_for_request(environment.id, request_key, now)
+def _parent(options: TriggerOptions) -> tuple[RunId | None, bool]:
+    """The run inside of which this was triggered, and whether that run waits for it.
 
-
-def _parent_run_id(options: TriggerOptions) -> RunId | None:
-    """The run inside of which this was triggered; whether there is one is seen at the insert."""
+    Whether there is such a run is seen at the insert.
+    """
+    is_awaited = bool(options.resume_parent_on_completion or options.dependent_attempt)
     given = options.parent_run_id
-    if given is None and options.parent_attempt is not None:
-        given = queues.run_id_of_attempt(options.parent_attempt)
+    for attempt in (options.dependent_attempt, options.parent_attempt):
+        if given is None and attempt:
+            given = queues.run_id_of_attempt(attempt)
     if given is not None:
         _checked_text(given)
-    return given
+    elif options.dependent_attempt:
+        raise RequestError(
+            400,
+            f"options.dependentAttempt: {options.dependent_attempt[:64]!r} is no id of an attempt "
+            "(`ctx.attempt.id`)",
+        )
+    elif is_awaited:
+        raise RequestError(
+            400,
+            "options.resumeParentOnCompletion: say with options.parentRunId which run waits",
+        )
+    return given, is_awaited
 
 
 def _queue_name(name: str | None) -> str | None:
@@ -204,16 +235,16 @@ def _check_task_id(task_id: str) -> None:
         )
 
 
-def _refuse_what_is_not_built(options: TriggerOptions) -> None:
-    # `False` and empty values change nothing.
-    refused = [name for name in UNBUILT_FIELDS if getattr(options, name)]
-    if refused:
-        reasons = (
-            f"options.{to_camel(name)} can't be honoured: this Runwell doesn't have "
-            f"{UNBUILT_FIELDS[name]} yet"
-            for name in refused
-        )
-        raise RequestError(400, "; ".join(reasons))
+def _refuse_gates(options: TriggerOptions) -> None:
+    # The protocol has these names and doesn't say what they do. A limit that is passed over in
+    # silence would be worse than a refusal. Empty values limit nothing.
+    for name, value in (("gates", options.gates), ("concurrency", options.concurrency)):
+        if value:
+            raise RequestError(
+                422,
+                f"options.{name} can't be honoured: limit what runs at once by options.queue and "
+                "options.concurrencyKey",
+            )
 
 
 def encode_payload(payload: Json, payload_type: str) -> tuple[str | None, str]:

@@ -4,7 +4,7 @@ What a trigger asks for is read by `trigger_options`; what belongs to a batch is
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from operator import attrgetter
 from typing import Final
@@ -23,7 +23,16 @@ _sql = load_queries("triggering")
 # Runs by their places in a batch; a run that is triggered by itself has the place None.
 _Items = Mapping[int | None, NewRun]
 
-_NOT_COLUMNS = frozenset({"queue_limit", "sets_queue_limit", "debounce"})
+_NOT_COLUMNS = frozenset(
+    {
+        "queue_limit",
+        "sets_queue_limit",
+        "debounce",
+        "request_key",
+        "joined_batch_id",
+        "bulk_action_id",
+    }
+)
 _QUEUE_COLUMNS: Final = ("task_id", "version", "queue_name", "default_queue_name")
 _COLUMNS: Final = {
     field.name: attrgetter(field.name) for field in fields(NewRun) if field.name not in _NOT_COLUMNS
@@ -43,29 +52,53 @@ async def trigger_run(
 ) -> Triggered:
     """Create a run, durable when this returns.
 
-    One statement, unless it is debounced, its queue is new or the limit of that changes. Raises
-    RequestError with a sentence for what can't be (422) or is malformed (400).
+    One statement, unless it is debounced, its queue is new or the limit of that changes, its
+    request key is no recent UUID version 7, or it joins something. Raises RequestError with a
+    sentence for what can't be (422) or is malformed (400).
     """
     run = read_request(environment, request, now=now)
-    if run.debounce is None and not run.sets_queue_limit:
+    if _is_plain(run):
         rows = await db.fetch(_sql.insert_runs, **_values(environment, [run], now=now))
         if rows[0]["missing"] is None:
             return _triggered(run, rows[0])
 
-    async def act(tx: Transaction) -> Triggered:
-        (triggered,) = await _trigger(tx, environment, {None: run}, now=now)
-        return triggered
-
-    return await db.run(act)
+    return await db.run(lambda tx: _create(tx, environment, run, now=now))
 
 
 async def create_run(
     tx: Transaction, environment: Environment, request: TriggerRequest, *, now: datetime
 ) -> Triggered:
     """Do as `trigger_run`, within a transaction, which is to be rolled back after an error."""
-    run = read_request(environment, request, now=now)
-    (triggered,) = await _trigger(tx, environment, {None: run}, now=now)
+    return await _create(tx, environment, read_request(environment, request, now=now), now=now)
+
+
+async def _create(
+    tx: Transaction, environment: Environment, run: NewRun, *, now: datetime
+) -> Triggered:
+    if run.request_key is not None:
+        run_id = await tx.fetch_value(
+            _sql.name_request,
+            environment_id=environment.id,
+            request_key=run.request_key,
+            run_id=run.run_id,
+            now=now,
+        )
+        run = replace(run, run_id=run_id)
+    batch_id = run.joined_batch_id
+    (triggered,) = await _trigger(tx, environment, {None: run}, batch_id=batch_id, now=now)
+    if batch_id is not None:
+        await _join_batch(tx, environment, batch_id, triggered)
     return triggered
+
+
+def _is_plain(run: NewRun) -> bool:
+    return (
+        run.debounce is None
+        and run.request_key is None
+        and run.joined_batch_id is None
+        and run.bulk_action_id is None
+        and not run.sets_queue_limit
+    )
 
 
 async def trigger_many(
@@ -112,7 +145,49 @@ async def _trigger(
             made |= await _insert(tx, environment, {index: run}, batch_id=batch_id, now=now)
         else:
             made[index] = Triggered(pushed, is_cached=pushed != run.run_id)
+    for index, run in runs.items():
+        if run.bulk_action_id is not None:
+            await _join_bulk_action(tx, environment, index, run.bulk_action_id, made[index])
     return [made[index] for index in runs]
+
+
+async def _join_batch(
+    tx: Transaction, environment: Environment, batch_id: str, triggered: Triggered
+) -> None:
+    found = await tx.fetch_value(
+        _sql.join_batch,
+        environment_id=environment.id,
+        batch_id=batch_id,
+        run_id=triggered.run_id,
+        is_cached=triggered.is_cached,
+    )
+    if found is None:
+        raise RequestError(
+            422,
+            f"options.parentBatch: there is no batch {batch_id[:64]} in the environment "
+            f"{environment.slug}, or its items are still coming in",
+        )
+
+
+async def _join_bulk_action(
+    tx: Transaction,
+    environment: Environment,
+    index: int | None,
+    bulk_action_id: str,
+    triggered: Triggered,
+) -> None:
+    found = await tx.fetch_value(
+        _sql.join_bulk_action,
+        environment_id=environment.id,
+        bulk_action_id=bulk_action_id,
+        run_id=triggered.run_id,
+    )
+    if found is None:
+        problem = (
+            f"options.bulkActionId: there is no bulk action {bulk_action_id[:64]} in the "
+            f"environment {environment.slug}"
+        )
+        raise RequestError(422, problem if index is None else name_item(index, problem))
 
 
 async def _insert(
@@ -130,7 +205,7 @@ async def _insert(
     values = _values(environment, runs, batch_id=batch_id, now=now)
     rows = await tx.fetch(_sql.insert_runs, **values)
     if any(row["missing"] is not None for row in rows):
-        _check_versions(environment, items, rows)
+        _check_missing(environment, items, rows)
         wanted = {
             (row["queue_name"], run.concurrency_key or "")
             for run, row in zip(runs, rows, strict=True)
@@ -197,7 +272,7 @@ async def _set_queue_limits(
         environment_id=environment.id,
         **{name: [_COLUMNS[name](run) for run in runs] for name in _QUEUE_COLUMNS},
     )
-    _check_versions(environment, items, rows)
+    _check_missing(environment, items, rows)
     limits = {
         row["queue_name"]: run.queue_limit
         for run, row in zip(runs, rows, strict=True)
@@ -207,16 +282,23 @@ async def _set_queue_limits(
         await queues.set_limit(tx, environment, name=name, limit=limit, now=now)
 
 
-def _check_versions(environment: Environment, items: _Items, rows: Sequence[Row]) -> None:
+def _check_missing(environment: Environment, items: _Items, rows: Sequence[Row]) -> None:
     for (index, run), row in zip(items.items(), rows, strict=True):
         version = (run.version or "")[:64]
         match row["missing"]:
             case "VERSION":
-                problem = f"there is no version {version} in the environment {environment.slug}"
+                message = (
+                    f"options.lockToVersion: there is no version {version} in the environment "
+                    f"{environment.slug}"
+                )
             case "TASK":
                 # Versions don't change: the run would wait for ever.
-                problem = f"the version {version} has no task {run.task_id}"
+                message = f"options.lockToVersion: the version {version} has no task {run.task_id}"
+            case "PARENT":
+                message = (
+                    f"options.parentRunId: the run {(run.parent_run_id or '')[:64]} can't wait for "
+                    f"this one: it isn't in the environment {environment.slug}, or has ended"
+                )
             case _:
                 continue
-        message = f"options.lockToVersion: {problem}"
         raise RequestError(422, message if index is None else name_item(index, message))

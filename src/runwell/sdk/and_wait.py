@@ -47,7 +47,9 @@ def trigger_and_wait(
 
     async def act() -> "Ok[OutputT] | Failed":
         locked = _lock_to_version(options, _SINGLE)
-        flow = trigger_flow(default_client, task_id, encode(), locked, parse_output)
+        flow = trigger_flow(
+            default_client, task_id, encode(), locked, parse_output, is_awaited=True
+        )
         handle = await default_client.run(flow)
         found = await wait_for_outcome(partial(_runs_wait, [handle.id]), what=_SINGLE)
         results = await default_client.run(load_results_flow(default_client, found))
@@ -64,7 +66,7 @@ def trigger_and_block(
 ) -> "Ok[OutputT] | Failed":
     """Trigger a run and let the current run wait for it, blocking the caller."""
     locked = _lock_to_version(options, _SINGLE)
-    flow = trigger_flow(default_client, task_id, payload, locked, parse_output)
+    flow = trigger_flow(default_client, task_id, payload, locked, parse_output, is_awaited=True)
     handle = default_client.run_blocking(flow)
     found = block_for_outcome(partial(_runs_wait, [handle.id]), what=_SINGLE)
     results = default_client.run_blocking(load_results_flow(default_client, found))
@@ -76,7 +78,7 @@ async def batch_and_wait(
 ) -> BatchResult[object]:
     """Trigger a batch and let the current run wait for all of it."""
     locked = _lock_entries(entries)
-    handle = await default_client.run(batch_flow(default_client, locked, options))
+    handle = await default_client.run(batch_flow(default_client, locked, options, is_awaited=True))
     run_ids = [run.id for run in handle.runs]
     found = await wait_for_outcome(partial(_runs_wait, run_ids), what=_BATCH)
     results = await default_client.run(load_results_flow(default_client, found))
@@ -86,7 +88,9 @@ async def batch_and_wait(
 def batch_and_block(entries: Sequence[BatchEntry], options: BatchOptions) -> BatchResult[object]:
     """Trigger a batch and let the current run wait for all of it, blocking the caller."""
     locked = _lock_entries(entries)
-    handle = default_client.run_blocking(batch_flow(default_client, locked, options))
+    handle = default_client.run_blocking(
+        batch_flow(default_client, locked, options, is_awaited=True)
+    )
     run_ids = [run.id for run in handle.runs]
     found = block_for_outcome(partial(_runs_wait, run_ids), what=_BATCH)
     results = default_client.run_blocking(load_results_flow(default_client, found))

@@ -15,8 +15,8 @@ from runwell.client.batching import (
 )
 from runwell.client.transport import Flow, RequestOptions
 from runwell.client.triggering import TriggerOptions
+from runwell.core.batch_schemas import BatchObject
 from runwell.core.payloads import Json
-from runwell.core.schemas import BatchObject
 from runwell.sdk.and_wait import BatchResult, batch_and_block, batch_and_wait
 from runwell.sdk.client import default_client
 from runwell.sdk.task import AnyTask

@@ -91,6 +91,7 @@ ACCESS: Final[dict[str, Access]] = {
     # Runs.
     "triggerTask": _TRIGGER_TASK,
     "retrieveRun": READ_RUN,
+    "retrieveRunResult": SECRET,
     "listRuns": _LIST_RUNS,
     "cancelRun": SECRET,
     "replayRun": SECRET,
@@ -105,6 +106,10 @@ ACCESS: Final[dict[str, Access]] = {
     "triggerBatch4x": BATCH_TRIGGER,
     "retrieveBatch": READ_BATCH,
     "retrieveBatch4x": READ_BATCH,
+    "triggerTaskBatch": SECRET,
+    "listBatchResults": SECRET,
+    "openBatch": SECRET,
+    "addBatchItems": SECRET,
     # Bulk actions.
     "createBulkAction": SECRET,
     "countBulkAction": SECRET,

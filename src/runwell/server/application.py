@@ -8,6 +8,7 @@ from runwell.server.backend import Backend
 from runwell.server.http import Answer, error_answer
 from runwell.server.operations import Operation, make_routes
 from runwell.server.routes import (
+    batch_streams,
     batches,
     bulk_actions,
     deployments,
@@ -37,6 +38,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *packets.operations,
     *public_tokens.operations,
     *batches.operations,
+    *batch_streams.operations,
     *idempotency.operations,
     *schedules.operations,
     *deployments.operations,

@@ -22,6 +22,8 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 Headers = Sequence[tuple[str, str]]
 
 MEGABYTE = 1024 * 1024
+REQUEST_KEY_HEADER = "x-trigger-request-idempotency-key"
+_REQUEST_KEY_CHARACTERS = 256
 #: A body has to be there within this time.
 _BODY_SECONDS = 60.0
 _RETRY_AFTER_SECONDS = "1"
@@ -181,6 +183,22 @@ def path_text(request: Request, name: str) -> str:
     text: str = request.path_params[name]
     check_text(text, what=f"{name} in the URL")
     return text
+
+
+def key_header(request: Request, name: str, most: int) -> str | None:
+    """A key in a header; raises RequestError 400 for one that is empty or too long."""
+    key = request.headers.get(name)
+    if key is None:
+        return None
+    if not 1 <= len(key) <= most:
+        raise RequestError(400, f"the header {name} must have 1 to {most:,} characters")
+    check_text(key, what=f"the header {name}")
+    return key
+
+
+def request_key(request: Request) -> str | None:
+    """What names a request however often it is sent; raises RequestError 400."""
+    return key_header(request, REQUEST_KEY_HEADER, _REQUEST_KEY_CHARACTERS)
 
 
 def integer_parameter(request: Request, name: str, *, default: int, least: int, most: int) -> int:

@@ -43,6 +43,7 @@ class Operation:
     summary: str
     tag: str
     body: type[BaseModel] | None = None
+    body_type: str = "application/json"
     needs_body: bool = True
     answer: type[BaseModel] | None = None
     answer_description: str = "Done."

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 from starlette.requests import Request
 
+from runwell.core.batch_schemas import RunResultObject, RunUsage
 from runwell.core.errors import InvalidPayloadError, serialize_error
 from runwell.core.payloads import STORE_TYPE, TEXT_TYPE, Json, decode_packet
 from runwell.core.schedules import RunSchedule
@@ -21,6 +22,7 @@ from runwell.core.schemas import (
 from runwell.core.statuses import RunStatus, api_status, status_flags
 from runwell.engine.environments import Environment
 from runwell.engine.explanations import Explanation
+from runwell.engine.results import RunResult
 from runwell.engine.runs import Attempt, Run
 from runwell.server.schedule_objects import generator_of
 
@@ -67,6 +69,20 @@ def run_object(
         attempt_count=run.attempt_number,
         replay_of=run.replay_of,
         explanation=_explanation(explanation),
+    )
+
+
+def result_object(result: RunResult) -> RunResultObject:
+    """What a run came to."""
+    is_ok = result.error is None
+    return RunResultObject.model_construct(
+        ok=is_ok,
+        id=result.run_id,
+        task_identifier=result.task_id,
+        output=result.output if is_ok else None,
+        output_type=result.output_type if is_ok else None,
+        error=result.error,
+        usage=RunUsage.model_construct(duration_ms=result.duration_ms),
     )
 
 

@@ -16,6 +16,9 @@ SELECT count(*) FROM (
 -- Whether a trigger would find its run: by its request, or by its idempotency key.
 SELECT EXISTS (SELECT FROM runs r WHERE r.id = :run_id)
     OR EXISTS (
+        SELECT FROM trigger_requests t
+        WHERE t.environment_id = :environment_id AND t.request_key = :request_key
+    ) OR EXISTS (
         SELECT FROM idempotency_keys k WHERE k.environment_id = :environment_id
             AND k.task_id = :task_id AND k.key = :idempotency_key AND k.expires_at > :now
     );

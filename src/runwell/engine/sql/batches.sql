@@ -6,10 +6,13 @@ WHERE environment_id = :environment_id AND idempotency_key = :idempotency_key
 
 -- name: insert_batch
 -- A new batch; no row when its request or its idempotency key has one.
-INSERT INTO batches
-    (id, environment_id, run_count, request_key, idempotency_key, key_expires_at, created_at)
+INSERT INTO batches (
+    id, environment_id, run_count, request_key, idempotency_key, key_expires_at, created_at, sealed_at,
+    parent_run_id, is_awaited
+)
 VALUES (
-    :batch_id, :environment_id, :run_count, :request_key, :idempotency_key, :key_expires_at, :now
+    :batch_id, :environment_id, :run_count, :request_key, :idempotency_key, :key_expires_at, :now,
+    :sealed_at, :parent_run_id, :is_awaited
 )
 ON CONFLICT DO NOTHING
 RETURNING id;
@@ -22,7 +25,8 @@ FROM unnest(:run_ids::text[], :is_cached::boolean[]) WITH ORDINALITY AS g (run_i
 
 -- name: find_earlier_batch
 -- The batch that a request or an idempotency key had already; that of the request goes first.
-SELECT b.id, b.request_key IS NOT DISTINCT FROM :request_key AS is_same_request
+SELECT b.id, b.run_count, b.sealed_at,
+    b.request_key IS NOT DISTINCT FROM :request_key AS is_same_request
 FROM batches b
 WHERE b.environment_id = :environment_id AND b.id IN (
     SELECT r.id FROM batches r
@@ -34,9 +38,15 @@ WHERE b.environment_id = :environment_id AND b.id IN (
 ORDER BY 2 DESC LIMIT 1;
 
 -- name: find_batch
--- A batch, and whether any of its runs goes on.
-SELECT b.id, b.run_count, b.idempotency_key, b.created_at,
-    NOT EXISTS (
+-- A batch, whether all of its runs are there and have ended, and the items that can't be runs.
+SELECT b.id, b.run_count, b.idempotency_key, b.created_at, b.sealed_at,
+    (
+        SELECT jsonb_agg(jsonb_build_object(
+            'index', f.index, 'task_id', f.task_id, 'message', f.message, 'status', f.status
+        ) ORDER BY f.index)
+        FROM batch_failures f WHERE f.batch_id = b.id
+    ) AS failures,
+    b.sealed_at IS NOT NULL AND NOT EXISTS (
         SELECT FROM runs r WHERE r.batch_id = b.id AND r.execution_status <> 'FINISHED'
     ) AND NOT EXISTS (
         SELECT FROM batch_items i JOIN runs r ON r.id = i.run_id

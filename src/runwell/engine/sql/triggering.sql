@@ -1,7 +1,8 @@
 -- name: insert_runs
 -- New runs and their places in their queues, in one statement: all of them or none. A row for each
 -- says what its run is, which may be one that its idempotency key had already. With anything missing
--- nothing has happened, and `missing` says what: a VERSION, the TASK in that version, or the QUEUE.
+-- nothing has happened, and `missing` says what: a VERSION, the TASK in that version, the PARENT that
+-- is to wait, or the QUEUE.
 WITH environment AS MATERIALIZED (
     SELECT e.id, e.type, e.current_background_worker_id FROM environments e
     WHERE e.id = :environment_id
@@ -23,8 +24,10 @@ WITH environment AS MATERIALIZED (
         CASE
             WHEN g.version IS NOT NULL AND b.id IS NULL THEN 'VERSION'
             WHEN g.version IS NOT NULL AND t.task_id IS NULL THEN 'TASK'
+            WHEN g.is_awaited AND (p.id IS NULL OR p.execution_status = 'FINISHED') THEN 'PARENT'
             WHEN s.id IS NULL THEN 'QUEUE'
-        END AS missing
+        END AS missing,
+        p.id AS found_parent_id, coalesce(p.root_run_id, p.id) AS root_run_id, p.depth AS parent_depth
     FROM unnest(
         :run_id::text[], :task_id::text[], :version::text[], :queue_name::text[],
         :default_queue_name::text[], :concurrency_key::text[], :idempotency_key::text[],
@@ -32,13 +35,13 @@ WITH environment AS MATERIALIZED (
         :priority_seconds::double precision[], :payload::text[], :payload_type::text[],
         :context::text[], :metadata::text[], :tags::text[], :is_test::boolean[],
         :max_attempts::integer[], :max_duration::integer[], :machine::text[], :ttl::text[],
-        :ttl_seconds::integer[], :parent_run_id::text[], :replay_of::text[],
+        :ttl_seconds::integer[], :parent_run_id::text[], :is_awaited::boolean[], :replay_of::text[],
         :trace_context::text[]
     ) WITH ORDINALITY AS g (
         run_id, task_id, version, queue_name, default_queue_name, concurrency_key, idempotency_key,
         idempotency_key_expires_at, delayed_until, priority_seconds, payload, payload_type, context,
         metadata, tags, is_test, max_attempts, max_duration, machine, ttl, ttl_seconds,
-        parent_run_id, replay_of, trace_context, place
+        parent_run_id, is_awaited, replay_of, trace_context, place
     )
     CROSS JOIN environment e
     -- OFFSET 0: looked up row by row. Planned on empty tables, joins would read whole ones later.
@@ -60,6 +63,10 @@ WITH environment AS MATERIALIZED (
         SELECT s.id, s.queue_id FROM subqueues s
         WHERE s.queue_id = q.id AND s.concurrency_key = coalesce(g.concurrency_key, '') OFFSET 0
     ) s ON true
+    LEFT JOIN LATERAL (
+        SELECT p.id, p.root_run_id, p.depth, p.execution_status FROM runs p
+        WHERE p.environment_id = e.id AND p.id = g.parent_run_id OFFSET 0
+    ) p ON true
 ), waited_for AS MATERIALIZED (
     -- The lock says that a run is on its way: see lock_idle_subqueues.
     SELECT s.id, s.has_queued FROM subqueues s
@@ -116,14 +123,11 @@ WITH environment AS MATERIALIZED (
             ELSE ARRAY(SELECT jsonb_array_elements_text(g.tags::jsonb)) END,
         g.is_test, g.idempotency_key, g.max_attempts, g.max_duration, g.machine,
         CASE g.execution_status WHEN 'DELAYED' THEN g.delayed_until END,
-        g.used_ttl, g.used_ttl_seconds, g.trace_context::jsonb, p.id, coalesce(p.root_run_id, p.id),
-        coalesce(p.depth + 1, 0), :batch_id, :trigger_function, :now, :now,
+        g.used_ttl, g.used_ttl_seconds, g.trace_context::jsonb, g.found_parent_id, g.root_run_id,
+        coalesce(g.parent_depth + 1, 0), :batch_id,
+        :trigger_function::text || CASE WHEN g.is_awaited THEN 'AndWait' ELSE '' END, :now, :now,
         CASE g.execution_status WHEN 'QUEUED' THEN :now::timestamptz END, g.replay_of
     FROM resolved g
-    LEFT JOIN LATERAL (
-        SELECT p.id, p.root_run_id, p.depth FROM runs p
-        WHERE p.environment_id = :environment_id AND p.id = g.parent_run_id OFFSET 0
-    ) p ON true
     WHERE g.final_run_id = g.run_id AND NOT EXISTS (SELECT FROM given WHERE missing IS NOT NULL)
     ORDER BY g.place
     ON CONFLICT (id) DO NOTHING
@@ -169,3 +173,40 @@ LEFT JOIN LATERAL (
 ) t ON true
 WHERE e.id = :environment_id
 ORDER BY g.place;
+
+-- name: name_request
+-- The run of a request whose key doesn't make its id; whoever sends it a second time gets the first.
+INSERT INTO trigger_requests AS t (environment_id, request_key, run_id, created_at)
+VALUES (:environment_id, :request_key, :run_id, :now)
+ON CONFLICT (environment_id, request_key) DO UPDATE SET run_id = t.run_id
+RETURNING t.run_id;
+
+-- name: join_batch
+-- A run becomes one more item of a sealed batch, unless it is one; no row when there is no such batch.
+WITH joined AS MATERIALIZED (
+    SELECT b.id, b.run_count FROM batches b
+    WHERE b.id = :batch_id AND b.environment_id = :environment_id AND b.sealed_at IS NOT NULL
+    FOR NO KEY UPDATE
+), item AS (
+    INSERT INTO batch_items (batch_id, index, run_id, is_cached)
+    SELECT j.id, j.run_count, :run_id, :is_cached FROM joined j
+    WHERE NOT EXISTS (
+        SELECT FROM batch_items i WHERE i.batch_id = j.id AND i.run_id = :run_id
+    )
+    RETURNING batch_id
+), grown AS (
+    UPDATE batches SET run_count = run_count + 1 WHERE id IN (SELECT batch_id FROM item)
+)
+SELECT id FROM joined;
+
+-- name: join_bulk_action
+-- A run is one that a bulk action made; no row when there is no such bulk action.
+WITH action AS MATERIALIZED (
+    SELECT a.id FROM bulk_actions a
+    WHERE a.public_id = :bulk_action_id AND a.environment_id = :environment_id
+), item AS (
+    INSERT INTO bulk_action_items (bulk_action_id, run_id, status, new_run_id)
+    SELECT a.id, :run_id, 'SUCCEEDED', :run_id FROM action a
+    ON CONFLICT (bulk_action_id, run_id) DO NOTHING
+)
+SELECT id FROM action;

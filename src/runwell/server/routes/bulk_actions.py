@@ -17,15 +17,22 @@ from runwell.engine.environments import Environment
 from runwell.engine.runs import RunFilters
 from runwell.server import run_filters
 from runwell.server.backend import Backend
-from runwell.server.http import Answer, answer, path_text, read_model
+from runwell.server.http import (
+    REQUEST_KEY_HEADER,
+    Answer,
+    answer,
+    path_text,
+    read_model,
+    request_key,
+)
 from runwell.server.operations import Operation, Parameter
 
 _NO_ACTION = (404, "There is no such bulk action in the key's environment.")
 _NO_RUNS = (404, "An id names no run in the key's environment.")
 _REQUEST_KEY = Parameter(
-    name="x-trigger-request-idempotency-key",
+    name=REQUEST_KEY_HEADER,
     place="header",
-    description="A UUID version 7 that is the same when this request is sent again",
+    description="A text that is the same when this request is sent again",
 )
 
 
@@ -41,7 +48,7 @@ async def create(request: Request, backend: Backend) -> Answer:
         environment,
         _act(body),
         selection,
-        request_key=request.headers.get(_REQUEST_KEY.name),
+        request_key=request_key(request),
         now=backend.now(),
     )
     backend.note_bulk_action()

@@ -24,7 +24,7 @@ _DESCRIPTION = (
 )
 _Mode = Literal["validation", "serialization"]
 _ERRORS: dict[int, str] = {
-    400: "Malformed: bad JSON, a wrong type, an option not built yet, an unreadable parameter.",
+    400: "Malformed: bad JSON, a wrong type, an unreadable parameter.",
     401: "The secret key is missing, malformed or unknown.",
     403: "A public access token lacks the scope.",
     408: "The body did not arrive in time.",
@@ -137,7 +137,7 @@ def _describe(
         schema = references[operation.body, "validation"]
         described["requestBody"] = {
             "required": operation.needs_body,
-            "content": {"application/json": {"schema": schema}},
+            "content": {operation.body_type: {"schema": schema}},
         }
     return described
 

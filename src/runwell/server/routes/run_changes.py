@@ -20,12 +20,14 @@ from runwell.server.admission import admit_run
 from runwell.server.backend import Backend
 from runwell.server.http import (
     MEGABYTE,
+    REQUEST_KEY_HEADER,
     Answer,
     answer,
     parse_model,
     path_text,
     read_body,
     read_model,
+    request_key,
 )
 from runwell.server.large_payloads import settle_payload
 from runwell.server.operations import Operation, Parameter
@@ -33,9 +35,9 @@ from runwell.server.run_objects import is_4x, run_object
 
 _NO_RUN = (404, "There is no such run in the key's environment.")
 REQUEST_KEY = Parameter(
-    name="x-trigger-request-idempotency-key",
+    name=REQUEST_KEY_HEADER,
     place="header",
-    description="A UUID version 7 that is the same when this request is sent again",
+    description="A text that is the same when this request is sent again",
 )
 
 
@@ -47,8 +49,8 @@ async def replay(request: Request, backend: Backend) -> Answer:
     changed = None
     # Clients that send no body send a content type all the same.
     body = parse_model(raw, ReplayBody) if raw.strip() else ReplayBody()
-    request_key = request.headers.get(REQUEST_KEY.name)
-    await admit_run(backend, environment, "", request_key=request_key)
+    named = request_key(request)
+    await admit_run(backend, environment, "", request_key=named)
     if "payload" in body.model_fields_set:
         payload, payload_type = await settle_payload(
             backend, environment, body.payload, body.payload_type
@@ -59,7 +61,7 @@ async def replay(request: Request, backend: Backend) -> Answer:
         environment,
         run_id,
         changed=changed,
-        request_key=request_key,
+        request_key=named,
         now=backend.now(),
     )
     backend.wake_dequeuers((environment.id,))
@@ -103,7 +105,7 @@ async def change_metadata(request: Request, backend: Backend) -> Answer:
         environment,
         run_id,
         body,
-        request_key=request.headers.get(REQUEST_KEY.name),
+        request_key=request_key(request),
         now=backend.now(),
     )
     return answer(MetadataAnswer(metadata=changed))

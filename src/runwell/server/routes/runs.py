@@ -2,6 +2,7 @@
 
 from starlette.requests import Request
 
+from runwell.core.batch_schemas import RunResultObject
 from runwell.core.errors import RequestError
 from runwell.core.payloads import MAX_PAYLOAD_BYTES, MIN_STORED_BYTES, STORE_TYPE
 from runwell.core.schemas import (
@@ -14,7 +15,7 @@ from runwell.core.schemas import (
     TriggerBody,
 )
 from runwell.core.scopes import Resource
-from runwell.engine import canceling, explanations, logs, runs
+from runwell.engine import canceling, explanations, logs, results, runs
 from runwell.engine.trigger_options import TriggerRequest
 from runwell.engine.triggering import create_run, trigger_run
 from runwell.server import auth, run_filters
@@ -23,16 +24,18 @@ from runwell.server.allowed_runs import get_allowed_run
 from runwell.server.backend import Backend
 from runwell.server.http import (
     MEGABYTE,
+    REQUEST_KEY_HEADER,
     Answer,
     answer,
     integer_parameter,
     parse_model,
     path_text,
     read_body,
+    request_key,
 )
 from runwell.server.large_payloads import settle_payload
 from runwell.server.operations import Operation, Parameter
-from runwell.server.run_objects import is_4x, run_list_item, run_object
+from runwell.server.run_objects import is_4x, result_object, run_list_item, run_object
 
 #: A payload is a text within the body's JSON, which may take twice its size there.
 MAX_TRIGGER_BYTES = 2 * MAX_PAYLOAD_BYTES + MEGABYTE
@@ -49,12 +52,12 @@ async def trigger(request: Request, backend: Backend) -> Answer:
     headers, options = request.headers, body.options
     _apply_headers(body, headers.get("idempotency-key"), headers.get("idempotency-key-ttl"))
     task_id: str = request.path_params["taskId"]
-    request_key = headers.get("x-trigger-request-idempotency-key")
+    named = request_key(request)
     await admit_run(
         backend,
         environment,
         task_id,
-        request_key=request_key,
+        request_key=named,
         idempotency_key=options.idempotency_key,
     )
     if len(raw) >= MIN_STORED_BYTES or options.payload_type == STORE_TYPE:
@@ -64,7 +67,7 @@ async def trigger(request: Request, backend: Backend) -> Answer:
     wanted = TriggerRequest(
         task_id=task_id,
         body=body,
-        request_key=request_key,
+        request_key=named,
         traceparent=headers.get("traceparent"),
     )
     credential = auth.credential_of(request)
@@ -73,7 +76,7 @@ async def trigger(request: Request, backend: Backend) -> Answer:
     else:
         triggered = await backend.use_once(
             credential,
-            request_key,
+            named,
             lambda tx: create_run(tx, environment, wanted, now=backend.now()),
         )
     if not triggered.is_cached:
@@ -98,6 +101,14 @@ async def retrieve(request: Request, backend: Backend) -> Answer:
             download_url=lambda path: backend.download_url(request, environment, path),
         )
     )
+
+
+async def retrieve_result(request: Request, backend: Backend) -> Answer:
+    """Show what a run came to; 404 until it has ended."""
+    environment = await backend.authenticate(request)
+    async with backend.db.connection() as tx:
+        found = await results.get_result(tx, environment, path_text(request, "runId"))
+    return answer(result_object(found))
 
 
 async def list_runs(request: Request, backend: Backend) -> Answer:
@@ -174,9 +185,12 @@ operations: list[Operation] = [
                 description="Wins over `options.idempotencyKeyTTL`",
             ),
             Parameter(
-                name="x-trigger-request-idempotency-key",
+                name=REQUEST_KEY_HEADER,
                 place="header",
-                description="A UUID version 7 that is the same when this request is sent again",
+                description=(
+                    "A text that is the same when this request is sent again; a UUID version 7 "
+                    "costs least"
+                ),
             ),
         ),
         refusals=((422, "An option can't be honoured, or a limit is exceeded."),),
@@ -198,6 +212,17 @@ operations: list[Operation] = [
             ),
         ),
         refusals=(_NO_RUN,),
+    ),
+    Operation(
+        method="GET",
+        path="/api/v1/runs/{runId}/result",
+        endpoint=retrieve_result,
+        name="retrieveRunResult",
+        summary="What a run came to",
+        tag="runs",
+        answer=RunResultObject,
+        answer_description="The output or the error.",
+        refusals=((404, "There is no such run in the key's environment, or it has not ended."),),
     ),
     Operation(
         method="GET",
