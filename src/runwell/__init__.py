@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from runwell.core.schedules import ScheduledPayload, ScheduleObject
     from runwell.sdk.and_wait import BatchResult
     from runwell.sdk.batch import batch, item
-    from runwell.sdk.client import auth, bulk_actions, configure, queues, runs, tasks
+    from runwell.sdk.client import auth, bulk_actions, configure, envvars, queues, runs, tasks
     from runwell.sdk.config import Config, Retries, define_config
     from runwell.sdk.definitions import queue, task
     from runwell.sdk.hooks import ErrorHandling
@@ -108,7 +108,15 @@ _MODULES = {
     ),
     "runwell.core.schedules": ("ScheduledPayload", "ScheduleObject"),
     "runwell.sdk.batch": ("batch", "item"),
-    "runwell.sdk.client": ("auth", "bulk_actions", "configure", "queues", "runs", "tasks"),
+    "runwell.sdk.client": (
+        "auth",
+        "bulk_actions",
+        "configure",
+        "envvars",
+        "queues",
+        "runs",
+        "tasks",
+    ),
     "runwell.sdk.config": ("Config", "Retries", "define_config"),
     "runwell.sdk.definitions": ("queue", "task"),
     "runwell.sdk.hooks": ("ErrorHandling",),
@@ -189,6 +197,7 @@ __all__ = [
     "bulk_actions",
     "configure",
     "define_config",
+    "envvars",
     "idempotency_keys",
     "item",
     "logger",

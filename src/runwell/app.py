@@ -53,6 +53,7 @@ DEFAULT_STOP_SECONDS = 10
 _DATABASE_PATIENCE_SECONDS = 30.0
 _DATABASE_RETRY_SECONDS = 1.0
 
+_LEAST_KEY_CHARACTERS = 32
 #: The environment whose key programs on this machine get.
 _LOCAL_ENVIRONMENT = "dev"
 
@@ -75,6 +76,8 @@ class Settings:
     object_store: ObjectStoreSettings = field(default_factory=FileStoreSettings)
     retention: Retention = field(default_factory=Retention)
     queue_sizes: QueueSizes = field(default_factory=QueueSizes)
+    #: The first encrypts environment variables, each decrypts what it encrypted.
+    encryption_keys: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +110,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
             staging=_queue_size(given, "RUNWELL_QUEUE_SIZE_STAGING", QueueSizes.staging),
             production=_queue_size(given, "RUNWELL_QUEUE_SIZE_PROD", QueueSizes.production),
         ),
+        encryption_keys=_encryption_keys(given),
         retention=Retention(
             runs=_days(given, "RUNWELL_RUN_RETENTION_DAYS"),
             lines=_days(given, "RUNWELL_LOG_RETENTION_DAYS"),
@@ -206,6 +210,7 @@ async def _running(
                 clock=clock,
                 lease_seconds=settings.lease_seconds,
                 backlogs=Backlogs(db, settings.queue_sizes),
+                encryption_keys=settings.encryption_keys,
             )
             async with background.run_loops(
                 db,
@@ -351,6 +356,19 @@ def _choice(given: Mapping[str, str], name: str, default: str, choices: tuple[st
     if value not in choices:
         raise ConfigurationError(f"{name} is {value!r}: it must be one of {', '.join(choices)}")
     return value
+
+
+def _encryption_keys(given: Mapping[str, str]) -> tuple[str, ...]:
+    keys = tuple(
+        key.strip() for key in given.get("RUNWELL_ENCRYPTION_KEY", "").split(",") if key.strip()
+    )
+    if any(len(key) < _LEAST_KEY_CHARACTERS for key in keys):
+        # The value itself is not shown.
+        raise ConfigurationError(
+            f"RUNWELL_ENCRYPTION_KEY must have {_LEAST_KEY_CHARACTERS} random characters or more "
+            "(`openssl rand -hex 32` prints some); several keys have commas between them"
+        )
+    return keys
 
 
 def _queue_size(given: Mapping[str, str], name: str, default: int) -> int:

@@ -9,6 +9,7 @@ from runwell.sdk.batch import blocking_batch as batch
 from runwell.sdk.blocking_wait import blocking_wait as wait
 from runwell.sdk.client import blocking_auth as auth
 from runwell.sdk.client import blocking_bulk_actions as bulk_actions
+from runwell.sdk.client import blocking_envvars as envvars
 from runwell.sdk.client import blocking_queues as queues
 from runwell.sdk.client import blocking_runs as runs
 from runwell.sdk.client import blocking_tasks as tasks
@@ -22,6 +23,7 @@ __all__ = [
     "auth",
     "batch",
     "bulk_actions",
+    "envvars",
     "idempotency_keys",
     "metadata",
     "queues",

@@ -12,6 +12,7 @@ import click
 from runwell._version import __version__
 from runwell.cli.dev import dev
 from runwell.cli.env import env
+from runwell.cli.envvars import envvars
 from runwell.cli.init import init
 from runwell.cli.output import print_error
 from runwell.cli.queues import queues
@@ -70,7 +71,7 @@ def main() -> None:
     """
 
 
-for _command in (init, dev, trigger, runs, schedules, queues, env, server, worker):
+for _command in (init, dev, trigger, runs, schedules, queues, env, envvars, server, worker):
     main.add_command(_command)
 
 

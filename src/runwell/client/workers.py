@@ -13,7 +13,6 @@ from runwell.client.options import Retry
 from runwell.client.packets import upload_flow
 from runwell.client.transport import Call, ClientSettings, RequestOptions, Transport
 from runwell.core.protocol import (
-    ConnectAnswer,
     ConnectBody,
     DequeueAnswer,
     DequeueBody,
@@ -25,6 +24,7 @@ from runwell.core.protocol import (
     ReportAnswer,
     ReportBody,
 )
+from runwell.core.variable_schemas import AllVariables, ConnectedAnswer
 from runwell.core.waits import ResumeAnswer, ResumeBody, WaitAnswer, WaitBody
 
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
@@ -59,9 +59,9 @@ class WorkerClient:
         path = f"/api/v1/projects/{quote(ref, safe='~')}/background-workers"
         return await self._post(path, body, RegisterAnswer)
 
-    async def connect(self, body: ConnectBody) -> ConnectAnswer:
+    async def connect(self, body: ConnectBody) -> ConnectedAnswer:
         """Tell that a supervisor starts, and learn who it is."""
-        return await self._act("connect", body, ConnectAnswer)
+        return await self._act("connect", body, ConnectedAnswer)
 
     async def dequeue(self, body: DequeueBody) -> DequeueAnswer:
         """Ask for runs; the server waits up to `wait_ms` for some."""
@@ -78,6 +78,15 @@ class WorkerClient:
     async def upload(self, path: str, data: bytes, data_type: str) -> None:
         """Send a packet to the object store; tried again for a second or two."""
         await self._client.run(upload_flow(self._client, path, data, data_type, _UPLOAD))
+
+    async def read_variables(self) -> AllVariables:
+        """Ask for the environment variables that runs are to find."""
+        call = Call(
+            method="GET",
+            path="/api/v1/projects/~/envvars",
+            options=RequestOptions(timeout=self._timeout_seconds),
+        )
+        return await self._client.run(self._client.ask(call, AllVariables))
 
     async def wait(self, body: WaitBody) -> WaitAnswer:
         """Tell what a run waits for."""

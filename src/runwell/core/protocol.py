@@ -43,7 +43,6 @@ QueueName = Annotated[
     str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_/\-]+$")
 ]
 
-
 _NOT_IN_QUEUE_NAMES = re.compile(r"[^A-Za-z0-9_/\-]")
 
 
@@ -240,9 +239,10 @@ class DequeuedRun(WireModel):
 
 
 class DequeueAnswer(WireModel):
-    """The runs that are now this worker's."""
+    """The runs that are now this worker's, and which environment variables they are to find."""
 
     runs: list[DequeuedRun]
+    variables_version: int | None = None
 
 
 class HeldRun(WireModel):

@@ -49,6 +49,8 @@ class Environment:
     slug: str
     type: str
     concurrency_limit: int
+    #: Counts changes of its environment variables, as it was when this was read.
+    variables_version: int
     project: Project
     organization: Organization
 
@@ -176,6 +178,7 @@ def _environment(row: Row) -> Environment:
         slug=row["slug"],
         type=row["type"],
         concurrency_limit=row["concurrency_limit"],
+        variables_version=row["variables_version"],
         project=Project(
             public_id=row["project_public_id"],
             ref=row["project_ref"],

@@ -10,6 +10,7 @@ from runwell.client.public_tokens import Auth, BlockingAuth
 from runwell.client.queues import BlockingQueues, Queues
 from runwell.client.runs import BlockingRuns, Runs
 from runwell.client.transport import ClientSettings, check_url, read_environment
+from runwell.client.variables import BlockingEnvVars, EnvVars
 from runwell.core.timing import Duration
 from runwell.sdk.runtime import find_runtime
 
@@ -60,6 +61,8 @@ def current_settings() -> ClientSettings:
 default_client = ApiClient(current_settings)
 auth = Auth(default_client)
 blocking_auth = BlockingAuth(default_client)
+envvars = EnvVars(default_client)
+blocking_envvars = BlockingEnvVars(default_client)
 queues = Queues(default_client)
 bulk_actions = BulkActions(default_client)
 blocking_bulk_actions = BlockingBulkActions(default_client)

@@ -141,6 +141,14 @@ ACCESS: Final[dict[str, Access]] = {
     "activateSchedule": SECRET,
     "deactivateSchedule": SECRET,
     "listTimezones": OPEN,
+    # Environment variables.
+    "readAllVariables": SECRET,
+    "listVariables": SECRET,
+    "createVariable": SECRET,
+    "importVariables": SECRET,
+    "retrieveVariable": SECRET,
+    "updateVariable": SECRET,
+    "deleteVariable": SECRET,
     # Waitpoint tokens and events. The URL that completes a token has a secret in it.
     "createToken": SECRET,
     "listTokens": SECRET,

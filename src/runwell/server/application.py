@@ -22,6 +22,7 @@ from runwell.server.routes import (
     runs,
     schedules,
     tokens,
+    variables,
     waits,
     workers,
 )
@@ -42,6 +43,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *idempotency.operations,
     *schedules.operations,
     *deployments.operations,
+    *variables.operations,
     *health.operations,
 )
 

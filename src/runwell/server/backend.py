@@ -10,10 +10,11 @@ from runwell.core.protocol import LEASE_SECONDS
 from runwell.core.public_tokens import HANDLE_EXPIRATION, read_expiration, sign_token
 from runwell.core.scopes import Resource
 from runwell.core.timing import Clock, SystemClock
-from runwell.engine import credentials, packets
+from runwell.engine import credentials, packets, variables
 from runwell.engine.background import BULK_TOPIC, DATES_TOPIC, WAITS_TOPIC
 from runwell.engine.backlogs import Backlogs
 from runwell.engine.canceling import Canceled
+from runwell.engine.ciphers import Cipher
 from runwell.engine.db import Database, Transaction
 from runwell.engine.environments import Environment
 from runwell.engine.notifications import Signals
@@ -39,6 +40,7 @@ class Backend:
         clock: Clock | None = None,
         lease_seconds: float = LEASE_SECONDS,
         backlogs: Backlogs | None = None,
+        encryption_keys: Sequence[str] = (),
     ) -> None:
         """Work with an open database and started signals."""
         self.lease_seconds = lease_seconds
@@ -50,6 +52,8 @@ class Backend:
         self.polls = Polls(signals)
         self._clock = clock or SystemClock()
         self.keys = KeyRing()
+        self._encryption_keys = tuple(encryption_keys)
+        self._cipher: Cipher | None = None
 
     def now(self) -> datetime:
         """The current instant."""
@@ -73,6 +77,13 @@ class Backend:
     async def authenticate(self, request: Request) -> Environment:
         """The environment that the request's credential is of; `admit` has read it."""
         return auth.credential_of(request).environment
+
+    async def count_variable_changes(self, request: Request) -> int:
+        """How often the variables of a request's environment have changed, seconds ago at most."""
+        kept = auth.credential_of(request).environment
+        now = self.now()
+        found = await self.keys.find(self.db, auth.read_bearer(request), now=now)
+        return (found or kept).variables_version
 
     async def use_once(
         self,
@@ -119,6 +130,17 @@ class Backend:
             now=now,
         )
         return (("x-trigger-jwt", token),)
+
+    async def get_cipher(self) -> Cipher:
+        """What encrypts environment variables: by the keys of the settings, the first of them.
+
+        Without one by a key that the database has; what that encrypted can always be read.
+        """
+        if self._cipher is None:
+            async with self.db.connection() as tx:
+                kept = await variables.read_default_key(tx)
+            self._cipher = Cipher((*self._encryption_keys, kept))
+        return self._cipher
 
     def download_url(self, request: Request, environment: Environment, path: str) -> str:
         """Where whoever made this request finds a packet, for five minutes."""

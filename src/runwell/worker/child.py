@@ -33,6 +33,7 @@ from runwell.sdk.runtime import LogLevel, RunContext, activate
 from runwell.sdk.task import AnyTask
 from runwell.worker.async_runs import AsyncRuns
 from runwell.worker.capture import Capture, OutputPipe, clean_attributes
+from runwell.worker.child_environment import ChangedEnvironment
 from runwell.worker.child_metadata import ChildMetadata
 from runwell.worker.child_waits import ChildWaits
 from runwell.worker.failures import describe_bad_output, describe_exception
@@ -45,6 +46,7 @@ from runwell.worker.messages import (
     RUN,
     STOPPED,
     Failure,
+    OrderedRun,
     RunOrder,
     Surroundings,
     complete_frame,
@@ -82,6 +84,7 @@ class Child:
         self._waits = ChildWaits(self._inbox)
         self._folder = os.getcwd()  # noqa: PTH109 (a text is all that chdir needs)
         self._pid = os.getpid()
+        self._environment = ChangedEnvironment()
         self._stop = StopSignal(self._inbox)
         tasks = imported.catalog.tasks.values()
         self._project_hooks = imported.config.hooks
@@ -136,7 +139,8 @@ class Child:
     def _execute(self, order: RunOrder) -> bytes:
         run: DequeuedRun | None = None
         try:
-            run = DequeuedRun.model_validate_json(order.run_json)
+            run = OrderedRun.model_validate_json(order.run_json)
+            self._environment.change(run.variables)
             task = self._find_task(run)
             raw = _decode_payload(run)
             runtime = self._make_runtime(run, order)

@@ -13,6 +13,7 @@ from runwell.worker.contention import Contention
 from runwell.worker.link import ServerLink
 from runwell.worker.outbox import Outbox
 from runwell.worker.session import Session
+from runwell.worker.variables import RunVariables
 
 # A question was withdrawn while the server may have been answering it: without a version that could
 # take new runs, it is asked for this long what it gave.
@@ -51,6 +52,7 @@ class Intake:
         link: ServerLink,
         session: Session,
         outbox: Outbox,
+        variables: RunVariables,
         room: Room,
         contention: Contention,
     ) -> None:
@@ -58,6 +60,7 @@ class Intake:
         self._link = link
         self._session = session
         self._outbox = outbox
+        self._variables = variables
         self._room = room
         self._contention = contention
         self._is_more_waiting = False
@@ -159,4 +162,7 @@ class Intake:
 
     async def _dequeue(self, body: DequeueBody) -> list[DequeuedRun]:
         answer = await self._link.call(lambda: self._client.dequeue(body))
+        if answer.variables_version is not None:
+            # Before they start: a deleted or replaced value must not be found any more.
+            await self._variables.catch_up(answer.variables_version)
         return answer.runs

@@ -15,6 +15,7 @@ from runwell.core.errors import TaskRunError
 from runwell.core.metadata import Operation, Target
 from runwell.core.payloads import Json
 from runwell.core.protocol import (
+    DequeuedRun,
     EnvironmentContext,
     OrganizationContext,
     ProjectContext,
@@ -104,6 +105,19 @@ def read_control(body: bytes) -> dict[str, Json]:
 def run_frame(started_at: float, run_json: bytes, *, keep: bool) -> bytes:
     """Hand a run (a DequeuedRun as JSON) to a child that stays for another one if `keep`."""
     return frame(RUN, _RUN_HEAD.pack(started_at, keep) + run_json)
+
+
+class OrderedRun(DequeuedRun):
+    """A run as its child gets it: with what differs from the environment of its warm parent."""
+
+    variables: dict[str, str | None] = Field(default_factory=dict[str, str | None], repr=False)
+
+
+def run_json(run: DequeuedRun, variables: dict[str, str | None]) -> bytes:
+    """A run as JSON for `run_frame`."""
+    if variables:
+        run = OrderedRun.model_construct(**dict(run), variables=variables)
+    return run.model_dump_json(by_alias=True).encode()
 
 
 class RunOrder(NamedTuple):

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from runwell.worker.limits import die_with_parent
@@ -15,9 +16,14 @@ from runwell.worker.limits import die_with_parent
 _DEVNULL = asyncio.subprocess.DEVNULL
 
 
-def task_environment(url: str, secret_key: str) -> dict[str, str]:
-    """The environment of task processes: the worker's own, and where the server is."""
-    environment = dict(os.environ)
+def own_variable(name: str) -> str | None:
+    """A variable of the worker's own environment."""
+    return os.environ.get(name)
+
+
+def task_environment(url: str, secret_key: str, variables: Mapping[str, str]) -> dict[str, str]:
+    """The environment of task processes: the worker's own, the server's, and where that is."""
+    environment = {**os.environ, **variables}
     environment["TRIGGER_API_URL"] = url
     environment["TRIGGER_SECRET_KEY"] = secret_key
     # A run triggers on the version it belongs to only when its code says so.

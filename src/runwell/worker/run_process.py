@@ -29,6 +29,7 @@ from runwell.worker.messages import (
     frame,
     read_complete,
     run_frame,
+    run_json,
 )
 from runwell.worker.metadata_collector import MetadataCollector
 from runwell.worker.records import now
@@ -51,6 +52,10 @@ class Host(Protocol):
 
     def take_back(self, child: ChildHandle) -> None:
         """Its process may have another run."""
+        ...
+
+    def changed_variables(self) -> dict[str, str | None]:
+        """How its environment differs from that of the process; None is what isn't there now."""
         ...
 
     def note_end(self) -> None:
@@ -172,7 +177,7 @@ class RunProcess:
         keep = self._keep and child.runs + 1 < self._rules.runs_per_process
         self._keep = keep
         report = self.controller.start(instant)
-        order = run_frame(instant, run.model_dump_json(by_alias=True).encode(), keep=keep)
+        order = run_frame(instant, run_json(run, self.host.changed_variables()), keep=keep)
         child.begin(self, self.lines, order)
         self._rules.memory.watch(child.pid, memory_limit(run.machine), self._on_memory)
         self._set_time_limit()

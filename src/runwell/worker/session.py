@@ -15,6 +15,7 @@ from runwell.worker.messages import Surroundings
 from runwell.worker.outbox import Leftover, Outbox
 from runwell.worker.settings import WorkerSettings
 from runwell.worker.state_folder import StateFolder
+from runwell.worker.variables import RunVariables
 
 _MAX_LEFTOVERS_PER_CALL = 20
 
@@ -28,12 +29,14 @@ class Session:
         client: WorkerClient,
         link: ServerLink,
         folder: StateFolder,
+        variables: RunVariables,
         tell: Callable[[WorkerEvent], None],
     ) -> None:
         self._settings = settings
         self._client = client
         self._link = link
         self._folder = folder
+        self._variables = variables
         self._tell = tell
         self._lock = asyncio.Lock()
         self._surroundings: Surroundings | None = None
@@ -83,6 +86,7 @@ class Session:
             project=answer.project,
             environment=answer.environment,
         )
+        self._variables.learn(answer)
         self._folder.write_worker_id(answer.worker_id)
         self._tell(
             WorkerConnected(

@@ -33,6 +33,7 @@ from runwell.worker.run_process import RunProcess, RunRules
 from runwell.worker.session import Session, leave
 from runwell.worker.settings import WorkerSettings
 from runwell.worker.state_folder import StateFolder
+from runwell.worker.variables import RunVariables
 from runwell.worker.version import IndexedProject, ProjectIndexer, Version
 from runwell.worker.waits import Waits
 
@@ -53,7 +54,8 @@ class Supervisor:
         self._tell = on_event
         self._client = WorkerClient(settings.url, settings.secret_key)
         self._link = ServerLink(on_event)
-        self._indexer = ProjectIndexer(settings, on_event)
+        self._variables = RunVariables(self._client, self._link)
+        self._indexer = ProjectIndexer(settings, self._variables, on_event)
         self._rules = RunRules(
             grace_seconds=settings.cancel_grace_seconds,
             runs_per_process=settings.kept_process_runs,
@@ -93,7 +95,9 @@ class Supervisor:
         settings = self.settings
         self._folder = StateFolder.open(settings.state_folder)
         self._outbox = Outbox(self._folder.path / "outbox", settings.outbox_bytes)
-        self._session = Session(settings, self._client, self._link, self._folder, self._tell)
+        self._session = Session(
+            settings, self._client, self._link, self._folder, self._variables, self._tell
+        )
         contention = self._contention = Contention()
         self._reports = Reports(
             self._client, self._link, self._outbox, self._session, self._tell, contention
@@ -102,7 +106,7 @@ class Supervisor:
         self._heartbeat = Heartbeat(
             *parts, self._held, self._reports.unacknowledged, self.usable_versions
         )
-        self._intake = Intake(*parts, self, contention)
+        self._intake = Intake(*parts, self._variables, self, contention)
         self._waits = Waits(
             self._client, self._link, self._session, self._held, self._intake.note_room
         )

@@ -1,7 +1,7 @@
 """One version of a project's tasks in this worker: its warm parent, kept alive, and its runs."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from runwell.worker.messages import Manifest, Surroundings
 from runwell.worker.process import task_environment
 from runwell.worker.run_process import RunProcess
 from runwell.worker.settings import WorkerSettings
+from runwell.worker.variables import RunVariables
 from runwell.worker.zygote_handle import Tenant, ZygoteHandle, ZygoteListener
 
 # How long a version that loses its warm parent again and again waits before the next one.
@@ -26,14 +27,22 @@ class IndexedProject:
     zygote: ZygoteHandle
     manifest: Manifest
     metadata: WorkerMetadata
+    #: The environment variables that the warm parent started with, besides the worker's own.
+    variables: Mapping[str, str]
     seconds: float
 
 
 class ProjectIndexer:
     """Starts warm parents."""
 
-    def __init__(self, settings: WorkerSettings, tell: Callable[[WorkerEvent], None]) -> None:
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        variables: RunVariables,
+        tell: Callable[[WorkerEvent], None],
+    ) -> None:
         self._settings = settings
+        self.variables = variables
         self._tell = tell
 
     async def index(
@@ -42,11 +51,11 @@ class ProjectIndexer:
         """A warm parent of the folder; only its manifest when nothing can be imported."""
         loop = asyncio.get_running_loop()
         began_at = loop.time()
-        settings = self._settings
+        settings, variables = self._settings, self.variables.values
         zygote = await ZygoteHandle.start(
             folder,
             mode,
-            task_environment(settings.url, settings.secret_key),
+            task_environment(settings.url, settings.secret_key, variables),
             listener,
             min_spares=min(settings.min_spares, settings.capacity),
             max_spares=settings.capacity,
@@ -61,7 +70,11 @@ class ProjectIndexer:
             await zygote.close()
             return manifest
         return IndexedProject(
-            zygote=zygote, manifest=manifest, metadata=metadata, seconds=loop.time() - began_at
+            zygote=zygote,
+            manifest=manifest,
+            metadata=metadata,
+            variables=variables,
+            seconds=loop.time() - began_at,
         )
 
     def listen(self, folder: Path, version: "Version | None" = None) -> ZygoteListener:
@@ -101,6 +114,7 @@ class Version:
         self._tell = tell
         self._keepers = {task.id for task in project.metadata.tasks if task.keep_process}
         self._zygote = project.zygote
+        self._variables = project.variables
         self._restarting: asyncio.Task[None] | None = None
         self._restarts = 0
         self._waiting: dict[Tenant, bool] = {}
@@ -128,6 +142,10 @@ class Version:
             self._waiting[run] = keep
         else:
             run.on_homeless()
+
+    def changed_variables(self) -> dict[str, str | None]:
+        """How the environment of a run that starts now differs from that of the warm parent."""
+        return self._indexer.variables.changes_since(self._variables)
 
     def evict(self, run: RunProcess) -> None:
         """It does not need one any more."""
@@ -187,6 +205,7 @@ class Version:
             self._give_up("the project's files have changed since it was registered")
         else:
             self._zygote = found.zygote
+            self._variables = found.variables
             self._zygote.open(self._surroundings, self.mode)
             waiting, self._waiting = self._waiting, {}
             for run, keep in waiting.items():

@@ -1,6 +1,6 @@
 -- name: find_environment_by_key
 -- The environment that a living secret key belongs to.
-SELECT e.id, e.public_id, e.slug, e.type, e.concurrency_limit,
+SELECT e.id, e.public_id, e.slug, e.type, e.concurrency_limit, e.variables_version,
     p.public_id AS project_public_id, p.ref AS project_ref, p.slug AS project_slug,
     p.name AS project_name,
     o.public_id AS organization_public_id, o.slug AS organization_slug, o.name AS organization_name
@@ -12,7 +12,7 @@ WHERE k.secret_hash = :secret_hash AND (k.expires_at IS NULL OR k.expires_at > :
 
 -- name: get_environment
 -- An environment by its key in the database.
-SELECT e.id, e.public_id, e.slug, e.type, e.concurrency_limit,
+SELECT e.id, e.public_id, e.slug, e.type, e.concurrency_limit, e.variables_version,
     p.public_id AS project_public_id, p.ref AS project_ref, p.slug AS project_slug,
     p.name AS project_name,
     o.public_id AS organization_public_id, o.slug AS organization_slug, o.name AS organization_name

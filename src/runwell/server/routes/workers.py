@@ -5,7 +5,6 @@ from starlette.requests import Request
 
 from runwell.core.errors import RequestError
 from runwell.core.protocol import (
-    ConnectAnswer,
     ConnectBody,
     DequeueAnswer,
     DequeueBody,
@@ -16,7 +15,8 @@ from runwell.core.protocol import (
     ReportAnswer,
     ReportBody,
 )
-from runwell.engine import attempts, queues, workers
+from runwell.core.variable_schemas import AllVariables, ConnectedAnswer
+from runwell.engine import attempts, queues, variables, workers
 from runwell.server.backend import Backend, runs_topic, worker_topic
 from runwell.server.http import MEGABYTE, Answer, answer, read_model
 from runwell.server.operations import Operation
@@ -42,7 +42,11 @@ async def connect(request: Request, backend: Backend) -> Answer:
     # A previous worker of the same folder may have given runs back.
     backend.wake_dequeuers([environment.id])
     backend.wake_waiting()
-    return answer(connected)
+    cipher = await backend.get_cipher()
+    async with backend.db.transaction() as tx:
+        found = await variables.read_all(tx, environment, cipher)
+    told = AllVariables(variables=found.values, version=found.version)
+    return answer(ConnectedAnswer(**dict(connected), variables=told))
 
 
 async def dequeue(request: Request, backend: Backend) -> Answer:
@@ -55,7 +59,10 @@ async def dequeue(request: Request, backend: Backend) -> Answer:
         return found or None
 
     found = await backend.polls.find(request, runs_topic(environment.id), look, body.wait_ms)
-    return answer(DequeueAnswer.model_construct(runs=found or []))
+    if not found:
+        return answer(DequeueAnswer(runs=[]))
+    changes = await backend.count_variable_changes(request)
+    return answer(DequeueAnswer.model_construct(runs=found, variables_version=changes))
 
 
 async def heartbeat(request: Request, backend: Backend) -> Answer:
@@ -142,7 +149,7 @@ operations: list[Operation] = [
         summary="Start as a worker",
         tag="workers",
         body=ConnectBody,
-        answer=ConnectAnswer,
+        answer=ConnectedAnswer,
         answer_description="Who the worker is, and where it works.",
     ),
     Operation(
