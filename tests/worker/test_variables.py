@@ -46,8 +46,9 @@ async def outputs_of(served: Served, slug: str, task_id: str) -> list[object]:
     headers = {"authorization": f"Bearer {served.keys[slug]}"}
     answer = await served.client.post(f"/api/v1/tasks/{task_id}/trigger", json={}, headers=headers)
     run = await Runs(client_of(served, slug)).poll(answer.json()["id"], poll_interval=0.02)
-    assert isinstance(run.output, list), run
-    return cast("list[object]", run.output)
+    output: object = run.output
+    assert isinstance(output, list), run
+    return cast("list[object]", output)
 
 
 def client_of(served: Served, slug: str) -> ApiClient:

@@ -88,7 +88,7 @@ def set_(
 
 
 @envvars.command("import", epilog="Example: runwell envvars import .env.production -e prod")
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--override", is_flag=True, help="Replace the values of those that are there.")
 @_SECRET
 @_ENVIRONMENT
@@ -104,7 +104,8 @@ def import_(
 ) -> None:
     """Set the variables of a dotenv file, all or none."""
     try:
-        found = dotenv_values(file, interpolate=False)
+        with file.open(encoding="utf-8") as stream:
+            found = dotenv_values(stream=stream, interpolate=False)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"can't read {file}: {error}") from None
     # An empty value is no value; TRIGGER_... is where the program that has the file finds us.

@@ -1,4 +1,4 @@
-"""`envvars`: the environment variables that runs find, of any environment that the key may change."""
+"""`envvars`: the environment variables that the runs of an environment find."""
 
 from collections.abc import Mapping
 from typing import Final, NamedTuple
