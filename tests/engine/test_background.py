@@ -1,10 +1,13 @@
 """Loops, when their database goes away."""
 
 import asyncio
+import logging
 import time
 
-from runwell.engine.background import Loop
+import pytest
+
 from runwell.engine.db import DatabaseUnavailableError
+from runwell.engine.loops import Loop
 
 
 async def test_a_loop_that_must_let_others_come_back_waits_after_an_outage_too() -> None:
@@ -34,3 +37,26 @@ async def test_a_loop_that_must_let_others_come_back_waits_after_an_outage_too()
     running.cancel()
     assert len(away_at) == 2
     assert ticks[1] - away_at[-1] >= 0.1
+
+
+async def test_an_outage_is_logged_once_by_a_loop_and_so_is_its_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "runwell.engine.loops")
+    is_there = [False, False, False, True, True, False, True]
+    done = asyncio.Event()
+
+    async def tick() -> int:
+        if not is_there:
+            done.set()
+            return 0
+        if not is_there.pop(0):
+            raise DatabaseUnavailableError
+        return 0
+
+    running = asyncio.create_task(Loop(name="any", interval_seconds=0.001, tick=tick).run())
+    async with asyncio.timeout(30):
+        await done.wait()
+    running.cancel()
+    away, back = "loop_waits_for_database", "loop_has_database"
+    assert [record.message for record in caplog.records] == [away, back, away, back]

@@ -93,3 +93,13 @@ async def test_servers_that_tidy_at_once_do_not_wait_for_each_other(
         for _ in range(4):
             await asyncio.gather(*(maintenance.delete_expired_keys(db, now=now) for _ in range(4)))
         assert await _read_keys(db) == []
+
+
+async def test_keys_of_requests_are_forgotten_after_a_day(db: Database) -> None:
+    scene = await make_scene(db, make_task())
+    await scene.trigger(request_key="a")
+    scene.later(24 * 3600 - 1)
+    await scene.trigger(request_key="b")
+    for seconds, left in ((0, 2), (2, 1)):
+        await maintenance.delete_old_requests(db, now=scene.later(seconds))
+        assert len(await read(db, "SELECT request_key FROM trigger_requests")) == left

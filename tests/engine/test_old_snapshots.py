@@ -11,12 +11,15 @@ from datetime import timedelta
 
 import asyncpg
 
-from runwell.core.waits import DateWait
-from runwell.engine import timers, waitpoints
+from runwell.core.protocol import ReportBody
+from runwell.core.waits import DateWait, RunsWait
+from runwell.engine import attempts, timers, waitpoints
 from runwell.engine.db import Database, Row
-from runwell.engine.queries import load_queries
+from runwell.engine.queries import load_queries, parse_queries
 from tests.support.factories import (
+    Scene,
     check_consistency,
+    complete,
     fail,
     hand_back,
     make_scene,
@@ -97,3 +100,46 @@ async def test_a_run_that_begins_another_wait_while_a_look_at_it_waits_stays_blo
     await looking
     assert await scene.read_status(run.run_id) == "EXECUTING_WITH_WAITPOINTS/FROZEN"
     await check_consistency(db)
+
+
+async def test_a_report_that_waited_while_its_run_was_waited_for_lets_the_parent_continue(
+    db: Database,
+) -> None:
+    scene = await make_scene(db, make_task())
+    worker = await scene.connect()
+    await scene.trigger()
+    parent = await worker.start_one()
+    await scene.trigger()
+    child = await worker.start_one()
+    async with one_transaction(db) as held:
+        await worker.wait(parent, RunsWait(wait_id="w", run_ids=[child.run_id]), db=held)
+        body = ReportBody(worker_id=worker.id, reports=[complete(child)])
+        reporting = asyncio.create_task(
+            attempts.apply_reports(db, scene.environment, body, now=scene.now)
+        )
+        await wait_until_blocked(db)
+    # Else the parent would wait for the next look of a loop.
+    assert (await reporting).lets_runs_continue
+    await waitpoints.continue_runs(db, now=scene.now)
+    assert await scene.read_status(parent.run_id) == "EXECUTING/EXECUTING"
+
+
+async def test_what_decides_about_a_run_is_that_of_the_version_that_took_it_meanwhile(
+    db: Database,
+) -> None:
+    scene = await make_scene(db, make_task(retry={"max_attempts": 1}))
+    run_id = (await scene.trigger()).run_id
+    (lock,) = parse_queries("-- name: lock\nSELECT id FROM runs WHERE id = :id FOR UPDATE")
+    async with db.transaction() as tx:
+        async with one_transaction(db) as held:
+            await held.fetch(lock, id=run_id)
+            locking = asyncio.create_task(attempts.lock_runs(tx, [run_id]))
+            await wait_until_blocked(db)
+            # All of this is after the other one has looked, and before it has the lock.
+            meanwhile = Scene(db=held, environment=scene.environment, now=scene.now)
+            await meanwhile.register(make_task(retry={"max_attempts": 7}))
+            worker = await meanwhile.connect()
+            (run,) = await worker.dequeue()
+            assert run.run_id == run_id
+        found = (await locking)[run_id]
+    assert (found.max_attempts, found.worker_id) == (7, worker.id)

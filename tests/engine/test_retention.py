@@ -9,11 +9,12 @@ import pytest
 from runwell.core.payloads import STORE_TYPE
 from runwell.core.schemas import TriggerBody, TriggerOptions
 from runwell.engine import packets, retention
+from runwell.engine.batch_streams import BatchOpening, open_batch
 from runwell.engine.batches import BatchRequest, get_batch, trigger_batch
 from runwell.engine.db import Database
 from runwell.engine.file_store import FileStore
 from runwell.engine.queries import parse_queries
-from runwell.engine.retention import LineSweep, RunSweep
+from runwell.engine.retention import BatchSweep, LineSweep, RunSweep
 from runwell.engine.trigger_options import TriggerRequest
 from tests.support.factories import (
     Scene,
@@ -332,3 +333,28 @@ async def explain(db: Database) -> list[object]:
         "WHERE r.id > '' AND r.id < 'run_2' ORDER BY r.id LIMIT 200",
     )
     return [json.loads(row[0]) for row in rows]
+
+
+async def test_batches_without_runs_are_deleted_and_those_with_runs_or_a_living_key_stay(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "BATCHES", 2)
+    scene = await make_scene(db, make_task())
+
+    async def open_one(key: str | None = None) -> str:
+        opening = BatchOpening(run_count=1, idempotency_key=key, key_lifetime=timedelta(days=60))
+        return (await open_batch(db, scene.environment, opening, now=scene.now)).id
+
+    # Nobody ever sent their items.
+    for _ in range(3):
+        await open_one()
+    with_key = await open_one("key")
+    request = BatchRequest(items=[TriggerRequest(task_id="add", body=make_body())])
+    with_run = (await trigger_batch(db, scene.environment, request, now=scene.now)).id
+    scene.later(31 * DAY)
+    young = await open_one()
+    walk = BatchSweep(db, LIFETIME)
+    while await walk.tick(scene.now) == 2:
+        pass
+    rows = await read(db, "SELECT id FROM batches ORDER BY id")
+    assert [row["id"] for row in rows] == sorted([with_key, with_run, young])

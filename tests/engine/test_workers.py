@@ -5,7 +5,7 @@ import pytest
 from runwell.core.errors import ErrorCode, InternalError, RequestError
 from runwell.core.protocol import LEASE_SECONDS, ConnectBody
 from runwell.core.statuses import AttemptStatus, RunStatus
-from runwell.engine import workers
+from runwell.engine import run_tags, workers
 from runwell.engine.db import Database
 from tests.support.factories import (
     check_all_at_rest,
@@ -198,6 +198,8 @@ async def test_a_run_that_the_worker_never_heard_of_goes_elsewhere_after_a_while
     scene.later(LEASE_SECONDS - 1)
     await worker.heartbeat(known)
     assert await scene.read_status(unknown.run_id) == "PENDING_EXECUTING/DEQUEUED"
+    # Somebody writes to it, which says nothing of the worker.
+    await run_tags.add_tags(db, scene.environment, unknown.run_id, ["new"], now=scene.now)
     scene.later(2)
     assert (await worker.heartbeat(known)).lost == []
     assert await scene.read_status(unknown.run_id) == "QUEUED/QUEUED"

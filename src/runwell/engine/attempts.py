@@ -188,6 +188,9 @@ async def lock_runs(tx: Transaction, run_ids: Sequence[str]) -> dict[str, HeldRu
 
 async def _lock(tx: Transaction, run_ids: Sequence[str]) -> dict[str, HeldRun]:
     rows = await tx.fetch(_sql.lock_runs, run_ids=list(run_ids))
+    if any(row["is_incomplete"] for row in rows):
+        # With the locks held, a second look sees everything.
+        rows = await tx.fetch(_sql.lock_runs, run_ids=list(run_ids))
     return {row["id"]: _held_run(row) for row in rows}
 
 

@@ -1,11 +1,9 @@
-"""Loops: an interval and a tick that does one batch, run by every server, safe side by side."""
+"""Everything that happens by itself: the loops that every server runs, safe side by side."""
 
 import asyncio
 import contextlib
 import logging
-import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator
 
 from runwell.core.protocol import LEASE_SECONDS
 from runwell.core.timing import Clock
@@ -22,10 +20,19 @@ from runwell.engine import (
 )
 from runwell.engine.backlogs import TICK_SECONDS as BACKLOG_SECONDS
 from runwell.engine.backlogs import Backlogs
-from runwell.engine.db import Database, DatabaseUnavailableError
+from runwell.engine.db import Database
+from runwell.engine.loops import Loop, Nudges
 from runwell.engine.notifications import Signals
 from runwell.engine.object_store import ObjectStore, ObjectStoreError
-from runwell.engine.retention import LINES, RUNS, LineSweep, Retention, RunSweep
+from runwell.engine.retention import (
+    BATCHES,
+    LINES,
+    RUNS,
+    BatchSweep,
+    LineSweep,
+    Retention,
+    RunSweep,
+)
 
 # Old runs and lines are looked for so often, and deleted with so much of a rest between two steps.
 _SWEEP_SECONDS = 600.0
@@ -41,89 +48,6 @@ BULK_TOPIC = "bulk_actions"
 DATES_TOPIC = "dates"
 # Nobody needs to wake what is looked at every tenth of a second: it only must not be late then.
 _TIMERS_TOPIC = "timers"
-# What is due and stays so, since another server has it, is looked at again after this long.
-_LEAST_SECONDS = 0.002
-
-
-@dataclass(frozen=True, kw_only=True)
-class Loop:
-    """`tick` does one batch and returns how much it did; at `full` it is called again at once.
-
-    `pause` waits for the next tick, for `interval_seconds` at most; it gets the version that its
-    topic had before the tick, so that what was woken meanwhile is not slept through.
-    """
-
-    name: str
-    interval_seconds: float
-    tick: Callable[[], Awaitable[int]]
-    full: int = 1_000_000_000
-    first_after_seconds: float = 0.0
-    #: Fails while the database is away. With it, `first_after_seconds` pass after an outage too.
-    probe: Callable[[], Awaitable[object]] | None = None
-    #: The least time between two ticks: for what is in no hurry, and must not be in anybody's way.
-    rest_seconds: float = 0.0
-    nudges: "Nudges | None" = None
-
-    async def run(self) -> None:
-        """Tick until canceled; a tick that fails is logged and tried again."""
-        await asyncio.sleep(self.first_after_seconds)
-        while True:
-            done = 0
-            version = self.nudges.version() if self.nudges is not None else 0
-            try:
-                done = await self.tick()
-            except DatabaseUnavailableError as error:
-                _log.warning(
-                    "loop_waits_for_database",
-                    extra={"fields": {"loop": self.name, "error": str(error)}},
-                )
-                if self.probe is not None:
-                    await self._outlast(self.probe)
-            # A loop is the last line of defence for runs: it must outlive any single failure.
-            except Exception:  # noqa: BLE001
-                _log.exception("loop_failed", extra={"fields": {"loop": self.name}})
-            if self.rest_seconds:
-                await asyncio.sleep(self.rest_seconds)
-            if done < self.full:
-                if self.nudges is not None:
-                    await self.nudges.wait(version, self.interval_seconds)
-                else:
-                    await asyncio.sleep(self.interval_seconds)
-
-    async def _outlast(self, probe: Callable[[], Awaitable[object]]) -> None:
-        """Until the database has been there for `first_after_seconds` without a break."""
-        back_at: float | None = None
-        while back_at is None or time.monotonic() < back_at + self.first_after_seconds:
-            await asyncio.sleep(self.interval_seconds)
-            try:
-                await probe()
-            except DatabaseUnavailableError:
-                back_at = None
-            else:
-                back_at = time.monotonic() if back_at is None else back_at
-
-
-@dataclass(frozen=True, kw_only=True)
-class Nudges:
-    """A topic that lets a loop tick before its interval is over."""
-
-    signals: Signals
-    topic: str
-    #: How long until there will be something to do, if that is known.
-    seconds_left: Callable[[], Awaitable[float | None]] | None = None
-
-    def version(self) -> int:
-        """Read before the tick."""
-        return self.signals.version(self.topic)
-
-    async def wait(self, version: int, seconds: float) -> None:
-        """Until woken since `version`, or there is something to do, or `seconds` have passed."""
-        left = None
-        with contextlib.suppress(DatabaseUnavailableError):
-            left = await self.seconds_left() if self.seconds_left is not None else None
-        if left is not None:
-            seconds = min(seconds, max(left, _LEAST_SECONDS))
-        await self.signals.wait(self.topic, version, seconds)
 
 
 def list_loops(
@@ -235,6 +159,7 @@ def _list_maintenance_loops(
 
     async def tidy() -> int:
         await maintenance.delete_expired_keys(db, now=clock.now())
+        await maintenance.delete_old_requests(db, now=clock.now())
         await maintenance.delete_old_waitpoints(db, now=clock.now())
         await maintenance.delete_idle_debounces(db, now=clock.now())
         await maintenance.delete_used_tokens(db, now=clock.now())
@@ -242,6 +167,7 @@ def _list_maintenance_loops(
         await bulk_steps.delete_old_bulk_actions(db, now=clock.now())
         return 0
 
+    subqueues = maintenance.SubqueueSweep(db)
     return [
         _cancels(db, signals, clock),
         _bulk_actions(db, signals, clock),
@@ -257,6 +183,13 @@ def _list_maintenance_loops(
         ),
         Loop(name="waiting_runs", interval_seconds=2.0, tick=release_waiting_runs, full=1),
         Loop(name="empty_subqueues", interval_seconds=2.0, tick=retire_empty_subqueues, full=500),
+        Loop(
+            name="unused_subqueues",
+            interval_seconds=_SWEEP_SECONDS,
+            tick=lambda: subqueues.tick(clock.now()),
+            full=maintenance.SUBQUEUES,
+            rest_seconds=_REST_SECONDS,
+        ),
         Loop(name="tidying", interval_seconds=60.0, tick=tidy),
     ]
 
@@ -293,6 +226,16 @@ def _list_storage_loops(
         )
     if retention.runs is not None:
         runs = RunSweep(db, retention.runs)
+        batches = BatchSweep(db, retention.runs)
+        loops.append(
+            Loop(
+                name="old_batches",
+                interval_seconds=_SWEEP_SECONDS,
+                tick=lambda: batches.tick(clock.now()),
+                full=BATCHES,
+                rest_seconds=_REST_SECONDS,
+            )
+        )
         loops.append(
             Loop(
                 name="old_runs",

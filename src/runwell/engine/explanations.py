@@ -100,7 +100,7 @@ async def _explain_leased(
     tx: Transaction, environment: Environment, run: Run, row: Row, status: ExecutionStatus
 ) -> Explanation | None:
     if status is _E.PENDING_EXECUTING:
-        message = f"{_worker(row)} took it at {_time(row['updated_at'])} and is starting it"
+        message = f"{_worker(row)} took it at {_time(row['event_at'])} and is starting it"
         return Explanation(reason=_R.TAKEN, message=message)
     if status is _E.PENDING_CANCEL:
         message = f"it was canceled, and {_worker(row)} has yet to stop it"
@@ -139,7 +139,7 @@ def _explain_missing_task(row: Row) -> Explanation:
 
 async def _explain_wait(tx: Transaction, run: Run, row: Row) -> Explanation:
     waits = await tx.fetch(_sql.list_open_waits, run_id=run.id, most=MOST_COUNTED + 1)
-    since = _time(waits[0]["created_at"] if waits else row["updated_at"])
+    since = _time(waits[0]["created_at"] if waits else row["event_at"])
     run_ids = [wait["run_id"] for wait in waits if wait["run_id"] is not None]
     instants = [wait["due_at"] for wait in waits if wait["type"] == "DATETIME"]
     tokens = [wait["id"] for wait in waits if wait["type"] == "MANUAL"]

@@ -1,6 +1,6 @@
 """Putting right what crashes left, and forgetting what is over: safe to do anywhere, any time."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from runwell.engine import credentials, debouncing, deployments, queues
 from runwell.engine.db import Database
@@ -9,6 +9,28 @@ from runwell.engine.queries import load_queries
 _sql = load_queries("maintenance")
 
 _MOST = 500
+#: So many subqueues are looked at by one step of their sweep.
+SUBQUEUES = 500
+# A concurrency key that was served this many turns ago is forgotten: who uses it again pays for it.
+_UNUSED_TURNS = 20_000
+
+
+class SubqueueSweep:
+    """A walk over the subqueues that deletes those of concurrency keys that nobody uses."""
+
+    def __init__(self, db: Database, *, turns: int = _UNUSED_TURNS) -> None:
+        """Walk from the first one on."""
+        self._db = db
+        self._turns = turns
+        self._after = 0
+
+    async def tick(self, now: datetime) -> int:
+        """Do one step; returns SUBQUEUES unless the walk came to its end, and begins anew then."""
+        seen, last_id = await queues.delete_unused_subqueues(
+            self._db, after=self._after, most=SUBQUEUES, turns=self._turns, now=now
+        )
+        self._after = last_id if seen == SUBQUEUES else 0
+        return seen
 
 
 async def retire_empty_subqueues(db: Database) -> int:
@@ -35,6 +57,12 @@ async def delete_expired_keys(db: Database, *, now: datetime) -> None:
     """Forget idempotency keys past their lifetime."""
     async with db.connection() as tx:
         await tx.execute(_sql.delete_expired_keys, now=now, most=_MOST)
+
+
+async def delete_old_requests(db: Database, *, now: datetime) -> None:
+    """Forget the keys of requests that were answered a day ago."""
+    async with db.connection() as tx:
+        await tx.execute(_sql.delete_old_requests, before=now - timedelta(days=1), most=_MOST)
 
 
 async def delete_used_tokens(db: Database, *, now: datetime) -> None:

@@ -170,6 +170,27 @@ async def retire_subqueues(db: Database, subqueue_ids: Sequence[int]) -> None:
             await tx.execute(_sql.retire_subqueues, subqueue_ids=[row["id"] for row in rows])
 
 
+async def delete_unused_subqueues(
+    db: Database, *, after: int, most: int, turns: int, now: datetime
+) -> tuple[int, int]:
+    """Look at the next subqueues, and delete those of concurrency keys that are no longer used.
+
+    A key is used while a run has it that may still go on, and for `turns` turns of its environment.
+    Returns how many were looked at, and up to which one.
+    """
+
+    async def act(tx: Transaction) -> tuple[int, int]:
+        found = await tx.fetch_one(_sql.lock_unused_subqueues, after=after, most=most, turns=turns)
+        assert found is not None
+        if found["subqueue_ids"]:
+            await tx.execute(
+                _sql.delete_unused_subqueues, subqueue_ids=found["subqueue_ids"], now=now
+            )
+        return found["seen"], found["last_id"] or 0
+
+    return await db.run(act)
+
+
 async def _enqueue(
     tx: Transaction, run_ids: Sequence[str], event: RunEvent, *, pin_versions: bool, now: datetime
 ) -> set[int]:

@@ -18,6 +18,7 @@ _sql = load_queries("retention")
 #: So many runs, and so many lines, are looked at by one tick.
 RUNS: Final = 200
 LINES: Final = 2_000
+BATCHES: Final = 200
 DEFAULT_DAYS: Final = 30
 # Packets are looked after so much later: a replay of the run may be under way.
 _PACKETS_LATER = timedelta(hours=1)
@@ -64,6 +65,31 @@ class RunSweep:
             await _delete(tx, run_ids, now)
         is_over = found["seen"] < RUNS
         return found["seen"], "" if is_over else found["last_id"]
+
+
+class BatchSweep:
+    """A walk over old batches that deletes those without runs: emptied ones, and never filled ones.
+
+    Most go with their last run; these are left when a server died in between.
+    """
+
+    def __init__(self, db: Database, lifetime: timedelta) -> None:
+        self._db = db
+        self._lifetime = lifetime
+        self._after = ""
+
+    async def tick(self, now: datetime) -> int:
+        """Do one step; returns BATCHES unless the walk came to its end, and begins anew then."""
+        rows = await self._db.fetch(
+            _sql.delete_old_batches,
+            after=self._after,
+            before=earliest_id("batch", now - self._lifetime),
+            most=BATCHES,
+            now=now,
+        )
+        seen = int(rows[0]["seen"])
+        self._after = rows[0]["last_id"] if seen == BATCHES else ""
+        return seen
 
 
 class LineSweep:

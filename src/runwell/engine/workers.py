@@ -111,7 +111,7 @@ async def heartbeat(
     unknown = {
         run_id: row["lease_id"]
         for run_id, row in held.items()
-        if run_id not in named and row["updated_at"] < unknown_since
+        if run_id not in named and row["event_at"] < unknown_since
     }
     if unknown:
         reason = "the worker doesn't know the run"

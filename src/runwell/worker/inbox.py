@@ -26,6 +26,7 @@ class Inbox:
         self._reading = threading.Lock()
         self._sending = threading.Lock()
         self._has_deferred = False
+        self._is_main_sending = False
         self._orders: deque[Frame] = deque()
         self._stops: deque[Frame] = deque()
         self.results: deque[Frame] = deque()
@@ -35,9 +36,18 @@ class Inbox:
         return self._connection.fileno()
 
     def send(self, message: bytes) -> None:
-        """Send a frame."""
-        with self._sending:
-            self._connection.sendall(message)
+        """Send a frame, whole: a signal that would raise in the midst of it has to wait."""
+        if threading.current_thread() is not threading.main_thread():
+            with self._sending:
+                self._connection.sendall(message)
+            return
+        self._is_main_sending = True
+        try:
+            with self._sending:
+                self._connection.sendall(message)
+        finally:
+            self._is_main_sending = False
+            self._signal_again()
 
     def next_order(self) -> Frame | None:
         """The next RUN frame, or a STOP frame that nobody took; None without a supervisor."""
@@ -52,9 +62,12 @@ class Inbox:
     def take_stop(self) -> Frame | None:
         """The STOP frame that has come, for a signal handler; None without one.
 
-        When somebody is reading right now the signal is sent again as soon as that is over: see
-        `is_deferred`.
+        When somebody is reading, or this thread sending, the signal is sent again as soon as that
+        is over: see `is_deferred`.
         """
+        if self._is_main_sending:
+            self._has_deferred = True
+            return None
         if not self._stops and self._reading.acquire(blocking=False):
             try:
                 self._receive(socket.MSG_DONTWAIT)
@@ -90,9 +103,12 @@ class Inbox:
             return self._receive(0)
         finally:
             self._reading.release()
-            if self._has_deferred:
-                self._has_deferred = False
-                os.kill(os.getpid(), signal.SIGTERM)
+            self._signal_again()
+
+    def _signal_again(self) -> None:
+        if self._has_deferred:
+            self._has_deferred = False
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _receive(self, flags: int) -> bool:
         data = self._connection.recv(_RECEIVE_BYTES, flags)

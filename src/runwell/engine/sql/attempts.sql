@@ -6,10 +6,11 @@ WITH locked AS MATERIALIZED (
 )
 SELECT r.id, r.environment_id, r.lease_id, r.execution_status, r.attempt_number, r.handed_back,
     r.max_attempts, e.type AS environment_type, t.retry, w.public_id AS worker_id,
+    -- Registered, or connected, while we waited for the lock: it isn't seen yet.
+    r.background_worker_id IS NOT NULL AND t.task_id IS NULL
+        OR r.worker_id IS NOT NULL AND w.id IS NULL AS is_incomplete,
     coalesce(r.larger_machine, r.machine, t.machine) AS machine,
-    -- Whether its end, or the slot it frees, lets another run go on.
-    EXISTS (SELECT FROM waitpoints p WHERE p.run_id = r.id)
-        OR EXISTS (SELECT FROM resuming_runs) AS is_awaited
+    is_awaited(r.id) AS is_awaited
 FROM locked r
 JOIN environments e ON e.id = r.environment_id
 LEFT JOIN background_worker_tasks t

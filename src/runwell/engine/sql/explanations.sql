@@ -2,7 +2,7 @@
 -- All that may hold a run that isn't executing: its own state, its queue's, its environment's, the
 -- workers. What is counted is counted up to a number.
 SELECT r.execution_status, r.released_slots, r.task_id, r.concurrency_key, r.attempt_number,
-    r.updated_at, r.delayed_until, r.subqueue_id, i.due_at, l.name AS worker_name,
+    r.event_at, r.delayed_until, r.subqueue_id, i.due_at, l.name AS worker_name,
     e.slug AS environment, c.is_paused AS is_environment_paused,
     c.concurrency_limit AS environment_limit, c.running AS environment_running,
     -- Those that go on after a wait have the first claim on a slot.
@@ -22,7 +22,7 @@ FROM runs r
 JOIN environments e ON e.id = r.environment_id
 JOIN environment_concurrency c ON c.environment_id = r.environment_id
 JOIN queues q ON q.id = r.queue_id
-JOIN subqueues s ON s.id = r.subqueue_id
+LEFT JOIN subqueues s ON s.id = r.subqueue_id
 LEFT JOIN queue_rates a ON a.queue_id = q.id
 LEFT JOIN run_timers i ON i.run_id = r.id
 LEFT JOIN workers l ON l.id = r.worker_id

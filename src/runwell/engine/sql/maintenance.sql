@@ -20,3 +20,10 @@ DELETE FROM waitpoints WHERE id IN (
         AND NOT EXISTS (SELECT FROM run_waits w WHERE w.waitpoint_id = p.id)
     LIMIT :most FOR UPDATE SKIP LOCKED
 );
+
+-- name: delete_old_requests
+-- What is remembered of requests, when nobody asks for their answer any more.
+DELETE FROM trigger_requests WHERE (environment_id, request_key) IN (
+    SELECT environment_id, request_key FROM trigger_requests
+    WHERE created_at < :before LIMIT :most FOR UPDATE SKIP LOCKED
+);

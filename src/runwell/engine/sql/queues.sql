@@ -293,3 +293,38 @@ UPDATE subqueues s SET has_queued = false
 WHERE s.id = ANY(:subqueue_ids::bigint[])
     AND NOT EXISTS (SELECT FROM queued_runs q WHERE q.subqueue_id = s.id)
 RETURNING s.id;
+
+-- name: lock_unused_subqueues
+-- The next subqueues: how many there were, up to which one, and those of concurrency keys that nobody
+-- has used for so many turns, locked. Whoever is putting a run into one holds its lock.
+WITH seen AS MATERIALIZED (
+    SELECT s.id, s.environment_id, s.concurrency_key, s.has_queued, s.running, s.turn
+    FROM subqueues s WHERE s.id > :after ORDER BY s.id LIMIT :most
+), unused AS MATERIALIZED (
+    SELECT s.id FROM seen x
+    JOIN environment_concurrency c ON c.environment_id = x.environment_id
+    JOIN subqueues s ON s.id = x.id
+    WHERE x.concurrency_key <> '' AND NOT x.has_queued AND x.running = 0
+        AND x.turn < c.turn - :turns::bigint
+    ORDER BY s.id FOR UPDATE OF s SKIP LOCKED
+)
+SELECT (SELECT count(*) FROM seen) AS seen, (SELECT max(id) FROM seen) AS last_id,
+    ARRAY(SELECT id FROM unused) AS subqueue_ids;
+
+-- name: delete_unused_subqueues
+-- Those of these locked subqueues that no run has anything to do with. A statement of its own, to see
+-- what was committed before the locks were taken.
+DELETE FROM subqueues s
+WHERE s.id = ANY(:subqueue_ids::bigint[]) AND NOT s.has_queued AND s.running = 0
+    AND s.blocked_until IS NULL
+    -- Starts that a rate limit still counts are remembered nowhere else.
+    AND (s.key_rate_limit IS NULL
+        OR rate_room(s.key_rate_limit, s.key_rate_window, s.starts, :now) = s.key_rate_limit)
+    AND NOT EXISTS (SELECT FROM queued_runs q WHERE q.subqueue_id = s.id)
+    AND NOT EXISTS (
+        SELECT FROM runs r WHERE r.subqueue_id = s.id AND (
+            r.execution_status IN ('RUN_CREATED', 'DELAYED', 'WAITING_TO_RETRY', 'SUSPENDED')
+            OR r.released_slots = 2
+        )
+    )
+RETURNING s.id;

@@ -88,3 +88,16 @@ WITH seen AS MATERIALIZED (
 )
 SELECT s.run_id, s.attempt_number, s.seq, (SELECT count(*) FROM seen) AS seen
 FROM seen s ORDER BY s.run_id DESC, s.attempt_number DESC, s.seq DESC LIMIT 1;
+
+-- name: delete_old_batches
+-- The next batches by age of which no run is left, or never was one: how many were seen, and up to
+-- which one.
+WITH seen AS MATERIALIZED (
+    SELECT b.id, b.key_expires_at FROM batches b
+    WHERE b.id > :after AND b.id < :before ORDER BY b.id LIMIT :most
+), deleted AS (
+    DELETE FROM batches b USING seen s
+    WHERE b.id = s.id AND (s.key_expires_at IS NULL OR s.key_expires_at <= :now)
+        AND NOT EXISTS (SELECT FROM batch_items i JOIN runs r ON r.id = i.run_id WHERE i.batch_id = b.id)
+)
+SELECT (SELECT count(*) FROM seen) AS seen, (SELECT max(id) FROM seen) AS last_id;

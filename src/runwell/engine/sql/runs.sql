@@ -11,8 +11,13 @@ FROM runs r LEFT JOIN background_workers b ON b.id = r.background_worker_id
 WHERE r.id = :run_id AND r.environment_id = :environment_id;
 
 -- name: find_relatives
--- Parent, root and the first thousand children of a run, each by an index of its own.
-SELECT r.*, b.version
+-- Parent, root and the first thousand children of a run, each by an index of its own. Payloads and
+-- outputs stay where they are: relatives are shown without.
+SELECT r.id, r.parent_run_id, r.task_id, r.status, r.queue_id, r.concurrency_key, r.idempotency_key,
+    r.is_test, r.tags, r.metadata, NULL AS payload, r.payload_type, NULL AS output, r.output_type,
+    NULL AS error, r.ttl, r.depth, r.trigger_function, r.batch_id, r.replay_of, r.attempt_number,
+    r.duration_ms, r.created_at, r.updated_at, r.started_at, r.finished_at, r.delayed_until,
+    r.expired_at, b.version
 FROM (
     SELECT p.* FROM runs p WHERE p.id IN (:parent_run_id, :root_run_id)
     UNION ALL

@@ -72,6 +72,11 @@ WITH environment AS MATERIALIZED (
     SELECT s.id, s.has_queued FROM subqueues s
     WHERE s.id = ANY(ARRAY(SELECT DISTINCT subqueue_id FROM given))
     ORDER BY s.id FOR KEY SHARE
+), whole AS MATERIALIZED (
+    -- One that was deleted while we waited for it is there no more: see delete_unused_subqueues.
+    SELECT NOT EXISTS (SELECT FROM given WHERE missing IS NOT NULL)
+        AND (SELECT count(*) FROM waited_for)
+            = (SELECT count(DISTINCT subqueue_id) FROM given) AS is_whole
 ), claimed AS (
     -- In one order everywhere, and each key once, also when it is there twice. A key that is taken
     -- is written as it is, to be returned and to stay taken until we commit.
@@ -79,8 +84,7 @@ WITH environment AS MATERIALIZED (
     SELECT DISTINCT ON (g.task_id, g.idempotency_key)
         :environment_id, g.task_id, g.idempotency_key, g.run_id, g.idempotency_key_expires_at
     FROM given g
-    WHERE g.idempotency_key IS NOT NULL
-        AND NOT EXISTS (SELECT FROM given WHERE missing IS NOT NULL)
+    WHERE g.idempotency_key IS NOT NULL AND (SELECT is_whole FROM whole)
     ORDER BY g.task_id, g.idempotency_key, g.place
     ON CONFLICT (environment_id, task_id, key) DO UPDATE SET (run_id, expires_at) = (
         SELECT CASE WHEN f.is_free THEN excluded.run_id ELSE k.run_id END,
@@ -128,7 +132,7 @@ WITH environment AS MATERIALIZED (
         :trigger_function::text || CASE WHEN g.is_awaited THEN 'AndWait' ELSE '' END, :now, :now,
         CASE g.execution_status WHEN 'QUEUED' THEN :now::timestamptz END, g.replay_of
     FROM resolved g
-    WHERE g.final_run_id = g.run_id AND NOT EXISTS (SELECT FROM given WHERE missing IS NOT NULL)
+    WHERE g.final_run_id = g.run_id AND (SELECT is_whole FROM whole)
     ORDER BY g.place
     ON CONFLICT (id) DO NOTHING
     RETURNING id, execution_status, subqueue_id, order_at, ttl_seconds, background_worker_id,
@@ -150,7 +154,9 @@ WITH environment AS MATERIALIZED (
     INSERT INTO run_timers (run_id, due_at)
     SELECT id, delayed_until FROM run WHERE execution_status = 'DELAYED'
 )
-SELECT g.final_run_id AS run_id, g.missing, g.wanted_queue AS queue_name FROM resolved g ORDER BY g.place;
+SELECT g.final_run_id AS run_id, g.wanted_queue AS queue_name,
+    coalesce(g.missing, CASE WHEN NOT (SELECT is_whole FROM whole) THEN 'QUEUE' END) AS missing
+FROM resolved g ORDER BY g.place;
 
 -- name: find_wanted_queues
 -- The queues that new runs would go to, and what their versions lack; see insert_runs.

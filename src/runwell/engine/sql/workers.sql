@@ -22,7 +22,7 @@ RETURNING id;
 
 -- name: list_held_runs
 -- The runs that a worker holds, with what decides whether it must hear of them.
-SELECT id, lease_id, execution_status, updated_at FROM runs WHERE worker_id = :worker_id;
+SELECT id, lease_id, execution_status, event_at FROM runs WHERE worker_id = :worker_id;
 
 -- name: list_lost_runs
 -- Runs whose worker's lease has ended. The workers are locked, so that none renews its lease before
