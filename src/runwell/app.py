@@ -43,6 +43,7 @@ from runwell.server.object_stores import (
     read_object_store,
 )
 from runwell.server.postgres_guard import PostgresGuard
+from runwell.server.request_limits import RequestLimits, read_request_limits
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 3030
@@ -78,6 +79,7 @@ class Settings:
     queue_sizes: QueueSizes = field(default_factory=QueueSizes)
     #: The first encrypts environment variables, each decrypts what it encrypted.
     encryption_keys: tuple[str, ...] = field(default=(), repr=False)
+    limits: RequestLimits = field(default_factory=lambda: read_request_limits({}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +113,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
             production=_queue_size(given, "RUNWELL_QUEUE_SIZE_PROD", QueueSizes.production),
         ),
         encryption_keys=_encryption_keys(given),
+        limits=read_request_limits(given),
         retention=Retention(
             runs=_days(given, "RUNWELL_RUN_RETENTION_DAYS"),
             lines=_days(given, "RUNWELL_LOG_RETENTION_DAYS"),
@@ -211,6 +214,7 @@ async def _running(
                 lease_seconds=settings.lease_seconds,
                 backlogs=Backlogs(db, settings.queue_sizes),
                 encryption_keys=settings.encryption_keys,
+                limits=settings.limits,
             )
             async with background.run_loops(
                 db,

@@ -56,6 +56,10 @@ class DatabaseUnavailableError(RunwellError):
     """PostgreSQL can't be reached or is going away; trying again later may work."""
 
 
+class DatabaseBusyError(RunwellError):
+    """A statement took too long and was ended; nothing of its transaction has happened."""
+
+
 class Transaction:
     """An open connection with named queries: what engine functions take first."""
 
@@ -175,6 +179,10 @@ def unavailable() -> Generator[None]:
     """Turn every error that means "no database" into DatabaseUnavailableError."""
     try:
         yield
+    except asyncpg.QueryCanceledError as error:
+        raise DatabaseBusyError(
+            f"the database did not answer within {_STATEMENT_TIMEOUT_MS // 1000} seconds"
+        ) from error
     except UNAVAILABLE_ERRORS as error:
         raise DatabaseUnavailableError(
             f"the database can't be reached ({type(error).__name__}: {error})"

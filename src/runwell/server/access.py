@@ -25,6 +25,8 @@ class Access:
     resources: tuple[str, ...] = ()
     super_scopes: tuple[str, ...] = ()
     path_resource: tuple[str, str] | None = None
+    #: Not counted by the rate limit of its credential.
+    is_unlimited: bool = False
 
     @property
     def takes_public_tokens(self) -> bool:
@@ -43,6 +45,9 @@ DENIED: Final = Access()
 OPEN: Final = Access(is_open=True)
 #: The secret key of an environment.
 SECRET: Final = Access(takes_secret_keys=True)
+
+#: Asked for each token that is made, and by workers.
+_UNLIMITED: Final = Access(takes_secret_keys=True, is_unlimited=True)
 
 _READ_RUNS: Final = ("read:runs", "read:all", "admin")
 _TRIGGER: Final = ("write:tasks", "admin")
@@ -142,7 +147,7 @@ ACCESS: Final[dict[str, Access]] = {
     "deactivateSchedule": SECRET,
     "listTimezones": OPEN,
     # Environment variables.
-    "readAllVariables": SECRET,
+    "readAllVariables": _UNLIMITED,
     "listVariables": SECRET,
     "createVariable": SECRET,
     "importVariables": SECRET,
@@ -157,11 +162,11 @@ ACCESS: Final[dict[str, Access]] = {
     "completeTokenByUrl": OPEN,
     "sendEvent": SECRET,
     # Public access tokens.
-    "describePublicTokens": SECRET,
+    "describePublicTokens": _UNLIMITED,
     "createPublicToken": SECRET,
     "createPublicToken4x": SECRET,
     # Workers.
-    "registerBackgroundWorker": SECRET,
+    "registerBackgroundWorker": _UNLIMITED,
     "connect": SECRET,
     "dequeue": SECRET,
     "report": SECRET,

@@ -7,7 +7,12 @@ from typing import TypeVar
 from starlette.requests import Request
 
 from runwell.core.protocol import LEASE_SECONDS
-from runwell.core.public_tokens import HANDLE_EXPIRATION, read_expiration, sign_token
+from runwell.core.public_tokens import (
+    HANDLE_EXPIRATION,
+    hash_credential,
+    read_expiration,
+    sign_token,
+)
 from runwell.core.scopes import Resource
 from runwell.core.timing import Clock, SystemClock
 from runwell.engine import credentials, packets, variables
@@ -24,6 +29,7 @@ from runwell.server.access import Access
 from runwell.server.auth import Credential, Grant, KeyRing
 from runwell.server.http import base_url
 from runwell.server.polling import Polls
+from runwell.server.request_limits import Doorkeeper, RequestLimits
 
 T = TypeVar("T")
 
@@ -41,6 +47,7 @@ class Backend:
         lease_seconds: float = LEASE_SECONDS,
         backlogs: Backlogs | None = None,
         encryption_keys: Sequence[str] = (),
+        limits: RequestLimits | None = None,
     ) -> None:
         """Work with an open database and started signals."""
         self.lease_seconds = lease_seconds
@@ -52,6 +59,8 @@ class Backend:
         self.polls = Polls(signals)
         self._clock = clock or SystemClock()
         self.keys = KeyRing()
+        #: Nothing is refused unless there are limits.
+        self.doorkeeper = Doorkeeper(limits or RequestLimits())
         self._encryption_keys = tuple(encryption_keys)
         self._cipher: Cipher | None = None
 
@@ -73,6 +82,14 @@ class Backend:
         if access.path_resource is not None:
             kind, parameter = access.path_resource
             auth.require(request, Resource(kind, request.path_params[parameter]))
+
+    def count(self, request: Request) -> None:
+        """Count a request of its credential; raises RateLimitedError when they are too many."""
+        given = request.headers.get("authorization", "")
+        if given:
+            self.doorkeeper.count(
+                hash_credential(given), self.now(), is_public=given.count(".") == 2
+            )
 
     async def authenticate(self, request: Request) -> Environment:
         """The environment that the request's credential is of; `admit` has read it."""

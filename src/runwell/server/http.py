@@ -13,10 +13,12 @@ from starlette.types import Receive, Scope, Send
 
 from runwell.core.errors import InvalidPayloadError, InvalidTransitionError, RequestError
 from runwell.core.payloads import Json, check_text, parse_json
+from runwell.core.rate_limit_schemas import RateLimitBody
 from runwell.core.schemas import ErrorBody
-from runwell.engine.db import DatabaseUnavailableError
+from runwell.engine.db import DatabaseBusyError, DatabaseUnavailableError
 from runwell.engine.object_store import ObjectStoreError
 from runwell.server import validation
+from runwell.server.request_limits import RateLimitedError
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 Headers = Sequence[tuple[str, str]]
@@ -90,6 +92,8 @@ def answer_for(error: Exception) -> Answer:
     match error:
         case BadBodyError():
             return error_answer(error.status, str(error), details=error.details)
+        case RateLimitedError():
+            return _rate_limited(error)
         case RequestError(status=403):
             return answer(
                 ErrorBody(
@@ -107,17 +111,8 @@ def answer_for(error: Exception) -> Answer:
             return error_answer(400, str(error))
         case InvalidTransitionError():
             return error_answer(422, str(error))
-        case DatabaseUnavailableError():
-            # Not louder: each request of an outage says the same, and the notifications say it too.
-            _log.debug("database_unavailable", extra={"fields": {"error": str(error)}})
-            return error_answer(
-                503,
-                "the database can't be reached at the moment: try again in a second",
-                headers=(("retry-after", _RETRY_AFTER_SECONDS),),
-            )
-        case ObjectStoreError():
-            _log.warning("object_store_failed", extra={"fields": {"error": str(error)}})
-            return error_answer(503, str(error), headers=(("retry-after", _RETRY_AFTER_SECONDS),))
+        case DatabaseUnavailableError() | DatabaseBusyError() | ObjectStoreError():
+            return _unavailable(error)
         case _:
             error_id = secrets.token_hex(6)
             _log.error("request_failed", exc_info=error, extra={"fields": {"error_id": error_id}})
@@ -213,6 +208,44 @@ def integer_parameter(request: Request, name: str, *, default: int, least: int, 
     return int(text)
 
 
+def _unavailable(error: DatabaseUnavailableError | DatabaseBusyError | ObjectStoreError) -> Answer:
+    fields = {"error": str(error)}
+    seconds, message = _RETRY_AFTER_SECONDS, str(error)
+    match error:
+        case DatabaseUnavailableError():
+            # Not louder: each request of an outage says the same, and the notifications say it too.
+            _log.debug("database_unavailable", extra={"fields": fields})
+            message = "the database can't be reached at the moment: try again in a second"
+        case DatabaseBusyError():
+            _log.warning("statement_timed_out", extra={"fields": fields})
+            seconds, message = "5", f"{error}: ask for less, or later"
+        case ObjectStoreError():
+            _log.warning("object_store_failed", extra={"fields": fields})
+    return error_answer(503, message, headers=(("retry-after", seconds),))
+
+
+def _rate_limited(error: RateLimitedError) -> Answer:
+    """The answer in the two shapes at once that clients know: a problem, and an error."""
+    body = RateLimitBody(
+        error=str(error),
+        detail=str(error),
+        reset=error.reset_at,
+        limit=error.limit,
+        seconds_until_reset=error.seconds,
+    )
+    return answer(
+        body,
+        status=429,
+        headers=(
+            ("content-type", "application/problem+json"),
+            ("retry-after", str(error.seconds)),
+            ("x-ratelimit-limit", str(error.limit)),
+            ("x-ratelimit-remaining", "0"),
+            ("x-ratelimit-reset", str(error.reset_at)),
+        ),
+    )
+
+
 def _readable(message: str) -> str:
     # A message may quote what was sent, lone surrogates and all.
     return message.encode("utf-8", "replace").decode()
@@ -222,6 +255,8 @@ def _headers_for(status: int) -> Headers:
     match status:
         case 401:
             return (("www-authenticate", "Bearer"),)
+        case 503:
+            return (("retry-after", _RETRY_AFTER_SECONDS),)
         case 404:
             # Said to clients that would ask again otherwise: what isn't here won't come.
             return (("x-should-retry", "false"),)

@@ -19,6 +19,9 @@ from runwell.server.access import Access, access_of
 from runwell.server.backend import Backend
 from runwell.server.http import ClientGoneError, answer_for, error_answer
 
+# Paths of the API that everybody else calls.
+_LIMITED = "/api/"
+
 Endpoint = Callable[[Request, Backend], Awaitable[ASGIApp]]
 
 
@@ -65,6 +68,8 @@ class Resource:
         self._operations = {
             operation.method: (operation.endpoint, operation.access) for operation in operations
         }
+        # Workers report what was accepted: that goes on, however much is asked besides.
+        self._is_limited = operations[0].path.startswith(_LIMITED)
         self._backend = backend
         if "GET" in self._operations:
             # The server leaves out the body of an answer to HEAD.
@@ -92,8 +97,16 @@ class Resource:
     async def _call(self, endpoint: Endpoint, access: Access, request: Request) -> ASGIApp:
         if access.is_denied:
             raise RequestError(403, "nobody may call this: server/access.py doesn't say who may")
+        if not self._is_limited:
+            return await self._carry_out(endpoint, access, request)
+        with self._backend.doorkeeper.admitted():
+            return await self._carry_out(endpoint, access, request)
+
+    async def _carry_out(self, endpoint: Endpoint, access: Access, request: Request) -> ASGIApp:
         if access.is_open:
             return await endpoint(request, self._backend)
+        if self._is_limited and not access.is_unlimited:
+            self._backend.count(request)
         await self._backend.admit(request, access)
         found = await endpoint(request, self._backend)
         if not auth.grant_of(request).is_checked:
