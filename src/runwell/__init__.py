@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         RequestOptions,
         UnprocessableEntityError,
     )
+    from runwell.client.webhooks import WebhookError, webhooks
     from runwell.core.errors import (
         AbortTaskRunError,
         ConfigurationError,
@@ -53,6 +54,11 @@ if TYPE_CHECKING:
         TaskPayloadParsedError,
     )
     from runwell.core.schedules import ScheduledPayload, ScheduleObject
+    from runwell.core.webhook_events import (
+        DeploymentFailedEvent,
+        DeploymentSucceededEvent,
+        RunFailedEvent,
+    )
     from runwell.sdk.and_wait import BatchResult
     from runwell.sdk.batch import batch, item
     from runwell.sdk.client import auth, bulk_actions, configure, envvars, queues, runs, tasks
@@ -95,6 +101,7 @@ _MODULES = {
         "RequestOptions",
         "UnprocessableEntityError",
     ),
+    "runwell.client.webhooks": ("WebhookError", "webhooks"),
     "runwell.core.errors": (
         "AbortTaskRunError",
         "ConfigurationError",
@@ -107,6 +114,11 @@ _MODULES = {
         "TaskPayloadParsedError",
     ),
     "runwell.core.schedules": ("ScheduledPayload", "ScheduleObject"),
+    "runwell.core.webhook_events": (
+        "DeploymentFailedEvent",
+        "DeploymentSucceededEvent",
+        "RunFailedEvent",
+    ),
     "runwell.sdk.batch": ("batch", "item"),
     "runwell.sdk.client": (
         "auth",
@@ -154,6 +166,8 @@ __all__ = [
     "ConflictError",
     "Cron",
     "Debounce",
+    "DeploymentFailedEvent",
+    "DeploymentSucceededEvent",
     "ErrorHandling",
     "Failed",
     "InternalServerError",
@@ -175,6 +189,7 @@ __all__ = [
     "Run",
     "RunCanceled",
     "RunContext",
+    "RunFailedEvent",
     "RunHandle",
     "RunPage",
     "RunStopped",
@@ -191,6 +206,7 @@ __all__ = [
     "UnprocessableEntityError",
     "WaitRefusedError",
     "WaitTimeoutError",
+    "WebhookError",
     "__version__",
     "auth",
     "batch",
@@ -212,6 +228,7 @@ __all__ = [
     "tasks",
     "timeout",
     "wait",
+    "webhooks",
 ]
 
 

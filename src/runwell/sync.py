@@ -5,6 +5,7 @@
 A task has its own: `hello.sync.trigger(...)`.
 """
 
+from runwell.client.webhooks import webhooks
 from runwell.sdk.batch import blocking_batch as batch
 from runwell.sdk.blocking_wait import blocking_wait as wait
 from runwell.sdk.client import blocking_auth as auth
@@ -33,4 +34,5 @@ __all__ = [
     "tags",
     "tasks",
     "wait",
+    "webhooks",
 ]
