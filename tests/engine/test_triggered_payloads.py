@@ -8,11 +8,12 @@ from runwell.core.errors import RequestError
 from runwell.core.payloads import MAX_METADATA_BYTES, Json
 from runwell.core.schemas import TriggerBody
 from runwell.engine.db import Database
-from runwell.engine.triggering import TriggerRequest, trigger_run
+from runwell.engine.triggering import COLUMNS, TriggerRequest, trigger_run
 from tests.support.factories import (
     NOW,
     make_scene,
     make_task,
+    read,
 )
 from tests.support.rows import count_runs, trigger_row
 
@@ -107,3 +108,12 @@ async def test_a_context_with_a_nul_is_refused(db: Database) -> None:
     with pytest.raises(RequestError, match="NUL") as refused:
         await trigger_run(db, scene.environment, request, now=NOW)
     assert refused.value.status == 400
+
+
+async def test_a_new_run_has_the_columns_of_its_type_in_their_order(db: Database) -> None:
+    rows = await read(
+        db,
+        "SELECT a.attname AS name FROM pg_attribute a JOIN pg_type t ON t.typrelid = a.attrelid "
+        "WHERE t.typname = 'new_run' AND NOT a.attisdropped ORDER BY a.attnum",
+    )
+    assert tuple(row["name"] for row in rows) == COLUMNS

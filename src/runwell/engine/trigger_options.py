@@ -70,7 +70,7 @@ class Debounce:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewRun:
-    """A run to be inserted; the fields up to `trace_context` are parameters of `insert_runs`."""
+    """A run to be inserted; the fields up to `trace_context` are those of the type new_run."""
 
     run_id: RunId
     task_id: str

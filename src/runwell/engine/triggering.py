@@ -33,10 +33,10 @@ _NOT_COLUMNS = frozenset(
         "bulk_action_id",
     }
 )
+#: In the order of the type new_run.
+COLUMNS: Final = tuple(field.name for field in fields(NewRun) if field.name not in _NOT_COLUMNS)
+_read_columns = attrgetter(*COLUMNS)
 _QUEUE_COLUMNS: Final = ("task_id", "version", "queue_name", "default_queue_name")
-_COLUMNS: Final = {
-    field.name: attrgetter(field.name) for field in fields(NewRun) if field.name not in _NOT_COLUMNS
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +246,7 @@ def _values(
     now: datetime,
 ) -> dict[str, object]:
     return {
-        **{name: [read(run) for run in runs] for name, read in _COLUMNS.items()},
+        "runs": [_read_columns(run) for run in runs],
         "environment_id": environment.id,
         "batch_id": batch_id,
         "trigger_function": "trigger" if batch_id is None else "batchTrigger",
@@ -270,7 +270,7 @@ async def _set_queue_limits(
     rows = await tx.fetch(
         _sql.find_wanted_queues,
         environment_id=environment.id,
-        **{name: [_COLUMNS[name](run) for run in runs] for name in _QUEUE_COLUMNS},
+        **{name: [getattr(run, name) for run in runs] for name in _QUEUE_COLUMNS},
     )
     _check_missing(environment, items, rows)
     limits = {

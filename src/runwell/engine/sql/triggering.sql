@@ -28,16 +28,7 @@ WITH environment AS MATERIALIZED (
             WHEN s.id IS NULL THEN 'QUEUE'
         END AS missing,
         p.id AS found_parent_id, coalesce(p.root_run_id, p.id) AS root_run_id, p.depth AS parent_depth
-    FROM unnest(
-        :run_id::text[], :task_id::text[], :version::text[], :queue_name::text[],
-        :default_queue_name::text[], :concurrency_key::text[], :idempotency_key::text[],
-        :idempotency_key_expires_at::timestamptz[], :delayed_until::timestamptz[],
-        :priority_seconds::double precision[], :payload::text[], :payload_type::text[],
-        :context::text[], :metadata::text[], :tags::text[], :is_test::boolean[],
-        :max_attempts::integer[], :max_duration::integer[], :machine::text[], :ttl::text[],
-        :ttl_seconds::integer[], :parent_run_id::text[], :is_awaited::boolean[], :replay_of::text[],
-        :trace_context::text[]
-    ) WITH ORDINALITY AS g (
+    FROM unnest(:runs::new_run[]) WITH ORDINALITY AS g (
         run_id, task_id, version, queue_name, default_queue_name, concurrency_key, idempotency_key,
         idempotency_key_expires_at, delayed_until, priority_seconds, payload, payload_type, context,
         metadata, tags, is_test, max_attempts, max_duration, machine, ttl, ttl_seconds,
@@ -77,32 +68,11 @@ WITH environment AS MATERIALIZED (
     SELECT NOT EXISTS (SELECT FROM given WHERE missing IS NOT NULL)
         AND (SELECT count(*) FROM waited_for)
             = (SELECT count(DISTINCT subqueue_id) FROM given) AS is_whole
-), claimed AS (
-    -- In one order everywhere, and each key once, also when it is there twice. A key that is taken
-    -- is written as it is, to be returned and to stay taken until we commit.
-    INSERT INTO idempotency_keys AS k (environment_id, task_id, key, run_id, expires_at)
-    SELECT DISTINCT ON (g.task_id, g.idempotency_key)
-        :environment_id, g.task_id, g.idempotency_key, g.run_id, g.idempotency_key_expires_at
-    FROM given g
-    WHERE g.idempotency_key IS NOT NULL AND (SELECT is_whole FROM whole)
-    ORDER BY g.task_id, g.idempotency_key, g.place
-    ON CONFLICT (environment_id, task_id, key) DO UPDATE SET (run_id, expires_at) = (
-        SELECT CASE WHEN f.is_free THEN excluded.run_id ELSE k.run_id END,
-            CASE WHEN f.is_free THEN excluded.expires_at ELSE k.expires_at END
-        FROM (
-            -- A run that failed gives its key up.
-            SELECT k.expires_at <= :now OR EXISTS (
-                SELECT FROM runs r
-                WHERE r.environment_id = k.environment_id AND r.id = k.run_id
-                    AND r.execution_status = 'FINISHED'
-                    AND r.status NOT IN ('COMPLETED', 'CANCELED')
-            ) AS is_free
-        ) f
-    )
-    RETURNING task_id, key, run_id
 ), taken AS MATERIALIZED (
-    -- A map: a join of these would be nested loops, a thousand by a thousand.
-    SELECT jsonb_object_agg(task_id || chr(31) || key, run_id) AS runs FROM claimed
+    -- A map: a join would be nested loops, a thousand by a thousand. Nothing of it is even prepared when
+    -- no run has a key.
+    SELECT claim_idempotency_keys(:environment_id, :runs, :now) AS runs
+    FROM whole WHERE is_whole AND EXISTS (SELECT FROM given WHERE idempotency_key IS NOT NULL)
 ), resolved AS NOT MATERIALIZED (
     SELECT g.*, coalesce(
         (SELECT runs FROM taken) ->> (g.task_id || chr(31) || g.idempotency_key), g.run_id
