@@ -7,13 +7,16 @@ import runwell.sync
 from runwell import (
     Config,
     Queue,
+    RawResponse,
     RequestOptions,
     Retries,
     Retry,
     Run,
     RunHandle,
     RunPage,
+    auth,
     define_config,
+    envvars,
     idempotency_keys,
     queue,
     runs,
@@ -24,6 +27,7 @@ from runwell import (
 from runwell.client.run_pages import BlockingRunPage
 from runwell.core.payloads import Json
 from runwell.core.schemas import CanceledRun, LogPage, RunListItem
+from runwell.core.variable_schemas import VariableObject
 from tests.typing.definitions import Order, bare, with_default, with_payload
 
 shared = queue("shared", concurrency_limit=2)
@@ -99,6 +103,27 @@ def read_blocking() -> None:
     for item in page:
         assert_type(runwell.sync.runs.retrieve(item), Run[Json])
     assert_type(runwell.sync.runs.poll(with_payload.sync.trigger(Order(1))), Run[str])
+
+
+async def read_answers() -> None:
+    answer = await runs.with_raw_response.retrieve("run_1")
+    assert_type(answer, RawResponse[Run[Json]])
+    handle = await with_payload.trigger(Order(1))
+    assert_type((await runs.with_raw_response.retrieve(handle)).data.output, str | None)
+    assert_type(await runs.with_raw_response.poll(handle, timeout=5), RawResponse[Run[str]])
+    canceled = await runs.with_raw_response.cancel("run_1")
+    assert_type(canceled, RawResponse[CanceledRun])
+    assert_type(canceled.data.id, str)
+    assert_type((await runs.with_raw_response.list(limit=5)).data, RunPage)
+    made = await tasks.with_raw_response.trigger("hello", {"a": 1}, tags="a")
+    assert_type(made, RawResponse[RunHandle[Json]])
+    token = await auth.with_raw_response.create_public_token({"read": {"runs": True}})
+    assert_type(token.data, str)
+    assert_type(await envvars.retrieve("A"), VariableObject)
+    assert_type(await auth.create_trigger_public_token(with_payload, multiple_use=True), str)
+    page = runwell.sync.runs.with_raw_response.list(period="1d")
+    assert_type(page, RawResponse[BlockingRunPage])
+    assert_type(runwell.sync.runs.with_raw_response.cancel("run_1").data, CanceledRun)
 
 
 config = define_config(

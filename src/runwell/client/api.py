@@ -42,6 +42,10 @@ class ApiClient:
         """The settings that the next call is made with."""
         return self._settings()
 
+    def over(self, transport: Transport) -> "ApiClient":
+        """A client with the same settings whose I/O another transport does."""
+        return ApiClient(self._settings, transport)
+
     def request(self, call: Call) -> Flow[Response]:
         """The flow of one call, retries included."""
         return request_flow(call, self._settings())
@@ -67,19 +71,21 @@ class ApiClient:
 
     async def run(self, flow: Flow[T]) -> T:
         """Drive a flow in the running event loop and return its result."""
-        steps, transport = _Steps(flow), self._get_transport()
+        steps, transport = _Steps(flow), self.transport
         while (step := steps.next) is not None:
             steps.take(await transport.perform(step))
         return steps.result
 
     def run_blocking(self, flow: Flow[T]) -> T:
         """Drive a flow, blocking this thread, and return its result."""
-        steps, transport = _Steps(flow), self._get_transport()
+        steps, transport = _Steps(flow), self.transport
         while (step := steps.next) is not None:
             steps.take(transport.perform_blocking(step))
         return steps.result
 
-    def _get_transport(self) -> Transport:
+    @property
+    def transport(self) -> Transport:
+        """Who does the I/O of this client."""
         if self._transport is None:
             # asyncio and ssl are half of what `import runwell` may cost; a program that defines
             # tasks and calls nothing does not pay for them.

@@ -1,6 +1,7 @@
 """`batch`: trigger runs of several tasks in one step, and see whether they have ended."""
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import TypeVar, Unpack, cast
 
 from runwell.client.api import ApiClient
@@ -13,6 +14,7 @@ from runwell.client.batching import (
     read_entries,
     retrieve_flow,
 )
+from runwell.client.recording import blocking_raw, raw
 from runwell.client.transport import Flow, RequestOptions
 from runwell.client.triggering import TriggerOptions
 from runwell.core.batch_schemas import BatchObject
@@ -102,6 +104,11 @@ class Batches(_BatchFlows):
         """Fetch a batch: `status` is "COMPLETED" once all of its runs have ended."""
         return await self._client.run(retrieve_flow(self._client, batch, request_options))
 
+    @cached_property
+    def with_raw_response(self) -> "RawBatches":
+        """What doesn't wait, with results that have the status and the headers of the answer."""
+        return RawBatches(self._client)
+
 
 class BlockingBatches(_BatchFlows):
     """Trigger runs of several tasks in one step, blocking the caller.
@@ -146,6 +153,30 @@ class BlockingBatches(_BatchFlows):
     ) -> BatchObject:
         """Fetch a batch: `status` is "COMPLETED" once all of its runs have ended."""
         return self._client.run_blocking(retrieve_flow(self._client, batch, request_options))
+
+    @cached_property
+    def with_raw_response(self) -> "RawBlockingBatches":
+        """What doesn't wait, with results that have the status and the headers of the answer."""
+        return RawBlockingBatches(self._client)
+
+
+class RawBatches:
+    """Methods for batches whose results come with the server's answer."""
+
+    def __init__(self, client: ApiClient) -> None:
+        self.trigger = raw(Batches, client, Batches.trigger)
+        self.trigger_by_task = raw(Batches, client, Batches.trigger_by_task)
+        self.retrieve = raw(Batches, client, Batches.retrieve)
+
+
+class RawBlockingBatches:
+    """Methods for batches whose results come with the server's answer, blocking."""
+
+    def __init__(self, client: ApiClient) -> None:
+        made = BlockingBatches
+        self.trigger = blocking_raw(made, client, made.trigger)
+        self.trigger_by_task = blocking_raw(made, client, made.trigger_by_task)
+        self.retrieve = blocking_raw(made, client, made.retrieve)
 
 
 batch = Batches(default_client)

@@ -3,14 +3,21 @@
 from dataclasses import replace
 
 from runwell.client.api import ApiClient
-from runwell.client.bulk_actions import BlockingBulkActions, BulkActions
-from runwell.client.management import BlockingTasks, Tasks
 from runwell.client.options import Retry, read_duration
-from runwell.client.public_tokens import Auth, BlockingAuth
-from runwell.client.queues import BlockingQueues, Queues
-from runwell.client.runs import BlockingRuns, Runs
+from runwell.client.raw_responses import (
+    AuthWithRaw,
+    BlockingAuthWithRaw,
+    BlockingBulkActionsWithRaw,
+    BlockingEnvVarsWithRaw,
+    BlockingQueuesWithRaw,
+    BlockingTasksWithRaw,
+    BulkActionsWithRaw,
+    EnvVarsWithRaw,
+    QueuesWithRaw,
+    TasksWithRaw,
+)
+from runwell.client.raw_runs import BlockingRunsWithRaw, RunsWithRaw
 from runwell.client.transport import ClientSettings, check_url, read_environment
-from runwell.client.variables import BlockingEnvVars, EnvVars
 from runwell.core.timing import Duration
 from runwell.sdk.runtime import find_runtime
 
@@ -59,15 +66,15 @@ def current_settings() -> ClientSettings:
 
 
 default_client = ApiClient(current_settings)
-auth = Auth(default_client)
-blocking_auth = BlockingAuth(default_client)
-envvars = EnvVars(default_client)
-blocking_envvars = BlockingEnvVars(default_client)
-queues = Queues(default_client)
-bulk_actions = BulkActions(default_client)
-blocking_bulk_actions = BlockingBulkActions(default_client)
-runs = Runs(default_client)
-tasks = Tasks(default_client)
-blocking_queues = BlockingQueues(default_client)
-blocking_runs = BlockingRuns(default_client)
-blocking_tasks = BlockingTasks(default_client)
+auth = AuthWithRaw(default_client)
+blocking_auth = BlockingAuthWithRaw(default_client)
+envvars = EnvVarsWithRaw(default_client)
+blocking_envvars = BlockingEnvVarsWithRaw(default_client)
+queues = QueuesWithRaw(default_client)
+bulk_actions = BulkActionsWithRaw(default_client)
+blocking_bulk_actions = BlockingBulkActionsWithRaw(default_client)
+runs = RunsWithRaw(default_client)
+tasks = TasksWithRaw(default_client)
+blocking_queues = BlockingQueuesWithRaw(default_client)
+blocking_runs = BlockingRunsWithRaw(default_client)
+blocking_tasks = BlockingTasksWithRaw(default_client)

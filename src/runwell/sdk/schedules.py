@@ -5,9 +5,11 @@ The management functions beside `schedules.task` are those of `client/schedules.
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, Literal, Protocol, TypeVar, cast, get_args, overload
 
 from runwell.client.options import MachineOption, Queue, Retry
+from runwell.client.raw_responses import RawBlockingSchedules, RawSchedules
 from runwell.client.schedules import (
     BlockingSchedules,
     MissedTicksOption,
@@ -175,6 +177,11 @@ class ScheduleNamespace(_ScheduledTasks, Schedules):
         ...     )
     """
 
+    @cached_property
+    def with_raw_response(self) -> RawSchedules:
+        """The same methods, whose results have the status and the headers of the answer."""
+        return RawSchedules(self._client)
+
 
 class BlockingScheduleNamespace(_ScheduledTasks, BlockingSchedules):
     """Define scheduled tasks; create and change schedules, blocking the caller.
@@ -184,6 +191,11 @@ class BlockingScheduleNamespace(_ScheduledTasks, BlockingSchedules):
         >>> def count() -> int:
         ...     return sum(1 for schedule in schedules.list())
     """
+
+    @cached_property
+    def with_raw_response(self) -> RawBlockingSchedules:
+        """The same methods, whose results have the status and the headers of the answer."""
+        return RawBlockingSchedules(self._client)
 
 
 schedules: Final = ScheduleNamespace(default_client)
