@@ -1,4 +1,4 @@
-"""The server's composition root: settings from the environment, and everything put together.
+"""The server's composition root: everything put together by its settings.
 
 `serve` opens the database, the notifications, the loops and the socket, and closes them in the
 opposite order. `python -m runwell.app` is `serve` with the settings of the environment.
@@ -7,79 +7,50 @@ opposite order. `python -m runwell.app` is `serve` with the settings of the envi
 import asyncio
 import contextlib
 import logging
-import os
 import socket
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from dataclasses import dataclass, field
-from datetime import timedelta
-from pathlib import Path
+from collections.abc import AsyncGenerator, Callable, Generator
+from dataclasses import dataclass
 from typing import NoReturn
 
 import uvloop
 
 from runwell._version import __version__
-from runwell.core.errors import ConfigurationError, RunwellError
-from runwell.core.protocol import LEASE_SECONDS
+from runwell.core.errors import RunwellError
 from runwell.core.timing import Clock, SystemClock
+from runwell.dashboard.pages import make_site
 from runwell.engine import background, environments, packets
-from runwell.engine.backlogs import Backlogs, QueueSizes
+from runwell.engine.backlogs import Backlogs
 from runwell.engine.db import Database, DatabaseUnavailableError, Transaction
 from runwell.engine.embedded import EmbeddedPostgresError
 from runwell.engine.migrations import migrate
 from runwell.engine.notifications import Signals
 from runwell.engine.object_store import ObjectStore
-from runwell.engine.retention import DEFAULT_DAYS, Retention
 from runwell.server.application import create_app
 from runwell.server.backend import Backend
-from runwell.server.event_log import LEVELS, LogFormat, configure_logging
-from runwell.server.listening import HttpServer, open_socket, stop_on_signals, url_of
+from runwell.server.event_log import configure_logging
+from runwell.server.listening import (
+    HttpServer,
+    is_local,
+    open_socket,
+    stop_on_signals,
+    url_of,
+)
 from runwell.server.local_file import remove_local_file, write_local_file
 from runwell.server.object_stores import (
-    FileStoreSettings,
-    ObjectStoreSettings,
     open_object_store,
-    read_object_store,
 )
 from runwell.server.postgres_guard import PostgresGuard
-from runwell.server.request_limits import RequestLimits, read_request_limits
+from runwell.server.settings import Settings, read_settings
 
-DEFAULT_HOST = "127.0.0.1"
-DEFAULT_PORT = 3030
-DEFAULT_DATA_DIR = Path(".runwell")
-DEFAULT_POOL_SIZE = 10
-DEFAULT_STOP_SECONDS = 10
 #: A PostgreSQL that starts together with the server is waited for this long.
 _DATABASE_PATIENCE_SECONDS = 30.0
 _DATABASE_RETRY_SECONDS = 1.0
-
-_LEAST_KEY_CHARACTERS = 32
 #: The environment whose key programs on this machine get.
 _LOCAL_ENVIRONMENT = "dev"
 
 _log = logging.getLogger("runwell.app")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What the server can be told. `database_url` of None means the embedded PostgreSQL."""
-
-    database_url: str | None = None
-    host: str = DEFAULT_HOST
-    port: int = DEFAULT_PORT
-    data_dir: Path = DEFAULT_DATA_DIR
-    log_level: str = "info"
-    log_format: LogFormat = "text"
-    lease_seconds: int = LEASE_SECONDS
-    pool_size: int = DEFAULT_POOL_SIZE
-    stop_seconds: int = DEFAULT_STOP_SECONDS
-    object_store: ObjectStoreSettings = field(default_factory=FileStoreSettings)
-    retention: Retention = field(default_factory=Retention)
-    queue_sizes: QueueSizes = field(default_factory=QueueSizes)
-    #: The first encrypts environment variables, each decrypts what it encrypted.
-    encryption_keys: tuple[str, ...] = field(default=(), repr=False)
-    limits: RequestLimits = field(default_factory=lambda: read_request_limits({}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,35 +61,6 @@ class ServerAddress:
     secret_keys: dict[str, str]
     #: Whether the keys were made by this start.
     is_first_start: bool
-
-
-def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
-    """The settings of the environment; raises ConfigurationError that says what to change."""
-    given = os.environ if environment is None else environment
-    log_format = _choice(given, "RUNWELL_LOG_FORMAT", "text", ("text", "json"))
-    return Settings(
-        database_url=_database_url(given),
-        host=given.get("RUNWELL_HOST") or DEFAULT_HOST,
-        port=_integer(given, "RUNWELL_PORT", DEFAULT_PORT, 0, 65_535),
-        data_dir=Path(given.get("RUNWELL_DATA_DIR") or DEFAULT_DATA_DIR),
-        log_level=_choice(given, "RUNWELL_LOG_LEVEL", "info", LEVELS),
-        log_format="json" if log_format == "json" else "text",
-        lease_seconds=_integer(given, "RUNWELL_LEASE_SECONDS", LEASE_SECONDS, 1, 3_600),
-        pool_size=_integer(given, "RUNWELL_POOL_SIZE", DEFAULT_POOL_SIZE, 2, 1_000),
-        stop_seconds=_integer(given, "RUNWELL_STOP_SECONDS", DEFAULT_STOP_SECONDS, 1, 3_600),
-        object_store=read_object_store(given),
-        queue_sizes=QueueSizes(
-            development=_queue_size(given, "RUNWELL_QUEUE_SIZE_DEV", QueueSizes.development),
-            staging=_queue_size(given, "RUNWELL_QUEUE_SIZE_STAGING", QueueSizes.staging),
-            production=_queue_size(given, "RUNWELL_QUEUE_SIZE_PROD", QueueSizes.production),
-        ),
-        encryption_keys=_encryption_keys(given),
-        limits=read_request_limits(given),
-        retention=Retention(
-            runs=_days(given, "RUNWELL_RUN_RETENTION_DAYS"),
-            lines=_days(given, "RUNWELL_LOG_RETENTION_DAYS"),
-        ),
-    )
 
 
 async def serve(
@@ -225,11 +167,17 @@ async def _running(
                 retention=settings.retention,
                 backlogs=backend.backlogs,
             ):
+                site = make_site(backend, create_app(backend), is_local=is_local(listener))
+
+                def end_waiting() -> None:
+                    backend.polls.stop()
+                    site.changes.stop()
+
                 with _local_file(settings, address):
                     yield (
                         HttpServer(
-                            create_app(backend),
-                            before_stop=backend.polls.stop,
+                            site,
+                            before_stop=end_waiting,
                             stop_seconds=settings.stop_seconds,
                         ),
                         address,
@@ -342,58 +290,6 @@ def _describe_keys(keys: dict[str, str]) -> str:
 def _print(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()
-
-
-def _database_url(given: Mapping[str, str]) -> str | None:
-    url = given.get("DATABASE_URL", "").strip()
-    if url and not url.startswith(("postgresql://", "postgres://")):
-        # The value itself is not shown: it holds a password.
-        raise ConfigurationError(
-            "DATABASE_URL must begin with postgresql:// (postgresql://user:password@host/name); "
-            "unset it to use the embedded PostgreSQL"
-        )
-    return url or None
-
-
-def _choice(given: Mapping[str, str], name: str, default: str, choices: tuple[str, ...]) -> str:
-    value = given.get(name, "").strip().lower() or default
-    if value not in choices:
-        raise ConfigurationError(f"{name} is {value!r}: it must be one of {', '.join(choices)}")
-    return value
-
-
-def _encryption_keys(given: Mapping[str, str]) -> tuple[str, ...]:
-    keys = tuple(
-        key.strip() for key in given.get("RUNWELL_ENCRYPTION_KEY", "").split(",") if key.strip()
-    )
-    if any(len(key) < _LEAST_KEY_CHARACTERS for key in keys):
-        # The value itself is not shown.
-        raise ConfigurationError(
-            f"RUNWELL_ENCRYPTION_KEY must have {_LEAST_KEY_CHARACTERS} random characters or more "
-            "(`openssl rand -hex 32` prints some); several keys have commas between them"
-        )
-    return keys
-
-
-def _queue_size(given: Mapping[str, str], name: str, default: int) -> int:
-    return _integer(given, name, default, 1, 1_000_000_000)
-
-
-def _days(given: Mapping[str, str], name: str) -> timedelta | None:
-    """A number of days; None for 0, which means for ever."""
-    days = _integer(given, name, DEFAULT_DAYS, 0, 36_500)
-    return timedelta(days=days) if days else None
-
-
-def _integer(given: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
-    value = given.get(name, "").strip()
-    if not value:
-        return default
-    if not (value.isascii() and value.isdecimal() and least <= int(value[:12]) <= most):
-        raise ConfigurationError(
-            f"{name} is {value!r}: it must be a whole number from {least} to {most}"
-        )
-    return int(value)
 
 
 if __name__ == "__main__":

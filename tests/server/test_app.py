@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from runwell.app import Settings, read_settings
 from runwell.core.errors import ConfigurationError
 from runwell.core.ids import make_request_key
+from runwell.server.settings import Settings, read_settings
 from tests.server.serving import (
     WORKER_ACTIONS,
     ServerProcess,

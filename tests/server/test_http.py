@@ -77,14 +77,6 @@ async def test_a_database_without_the_newest_migration_is_not_ready(database_url
         assert "migration" in error_of(answer)
 
 
-async def test_the_page_at_the_root_says_what_this_is(database_url: str) -> None:
-    async with serving(database_url) as served:
-        answer = await served.client.get("/")
-        assert answer.headers["content-type"].startswith("text/html")
-        assert "Runwell" in answer.text
-        assert "/openapi.json" in answer.text
-
-
 async def test_an_unexpected_error_shows_an_id_that_the_log_has_and_nothing_else(
     database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

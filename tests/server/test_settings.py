@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from runwell.app import read_settings
 from runwell.core.errors import ConfigurationError
 from runwell.engine.backlogs import QueueSizes
 from runwell.engine.file_store import FileStore
 from runwell.engine.retention import Retention
 from runwell.engine.s3_store import S3Store
 from runwell.server.object_stores import FileStoreSettings, S3StoreSettings, open_object_store
+from runwell.server.settings import read_settings
 
 KEYS = {"RUNWELL_S3_ACCESS_KEY": "ak", "RUNWELL_S3_SECRET_KEY": "sk"}
 

@@ -40,6 +40,7 @@ class Api:
         settings = ClientSettings(
             base_url=connection.url, secret_key=connection.secret_key, retry=_RETRY
         )
+        self.url = connection.url
         self._client = ApiClient(lambda: settings)
         self._queues = QueueFlows(self._client)
         self.schedules = BlockingSchedules(self._client)

@@ -141,7 +141,11 @@ async def _find_server(
 
 
 def _show_server(output: Output, url: str, detail: str) -> None:
-    output.line(styled("server  ", "dim"), styled(url, "bold"), styled(f"  {detail}", "dim"))
+    output.line(
+        styled("server  ", "dim"),
+        styled(url, "bold"),
+        styled(f"  dashboard and API, {detail}", "dim"),
+    )
 
 
 async def _work(

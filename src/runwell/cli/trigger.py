@@ -109,7 +109,7 @@ def _trigger_one(
     if not follow:
         if not output.is_json:
             _warn_of_unknown_task(output, api, answer.id)
-        output.note(styled(f"look at it: runwell runs show {answer.id}", "dim"))
+        output.note(styled(f"look at it: {api.url}/runs/{answer.id}", "dim"))
         return
     if not output.is_json:
         output.note(styled("run ", "dim"), answer.id)

@@ -97,6 +97,23 @@ async def get_by_id(tx: Transaction, environment_id: int) -> Environment:
     return _environment(row)
 
 
+async def list_all(tx: Transaction) -> list[Environment]:
+    """Every environment, the oldest project's first."""
+    return [_environment(row) for row in await tx.fetch(_sql.list_environments)]
+
+
+async def find_by_ref(tx: Transaction, project_ref: str, slug: str) -> Environment | None:
+    """An environment by its project's reference (`proj_...`) and its short name, like `dev`."""
+    row = await tx.fetch_one(_sql.find_environment_by_ref, project_ref=project_ref, slug=slug)
+    return None if row is None else _environment(row)
+
+
+async def find_of_run(tx: Transaction, run_id: str) -> Environment | None:
+    """The environment that has a run; None when there is no such run."""
+    environment_id = await tx.fetch_value(_sql.find_environment_of_run, run_id=run_id)
+    return None if environment_id is None else await get_by_id(tx, environment_id)
+
+
 async def create_first_project(
     tx: Transaction, *, now: datetime, name: str = "Local"
 ) -> dict[str, str] | None:

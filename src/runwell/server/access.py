@@ -178,7 +178,6 @@ ACCESS: Final[dict[str, Access]] = {
     "health": OPEN,
     "readiness": OPEN,
     "openapi": OPEN,
-    "page": OPEN,
 }
 
 

@@ -58,6 +58,11 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def is_local(listener: socket.socket) -> bool:
+    """Whether only programs of this machine reach a socket."""
+    return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
+
+
 class HttpServer(uvicorn.Server):
     """uvicorn for one application, stopped by `stop` instead of by signals of its own."""
 

@@ -89,3 +89,29 @@ WHERE id = :environment_id AND is_paused <> :is_paused;
 -- How many runs of an environment may execute at once.
 UPDATE environments SET concurrency_limit = :concurrency_limit
 WHERE id = :environment_id AND concurrency_limit <> :concurrency_limit;
+
+-- name: list_environments
+-- Every environment there is, the oldest project's first, dev before staging before prod.
+SELECT e.id, e.public_id, e.slug, e.type, e.concurrency_limit, e.variables_version,
+    p.public_id AS project_public_id, p.ref AS project_ref, p.slug AS project_slug,
+    p.name AS project_name,
+    o.public_id AS organization_public_id, o.slug AS organization_slug, o.name AS organization_name
+FROM environments e
+JOIN projects p ON p.id = e.project_id
+JOIN organizations o ON o.id = p.organization_id
+ORDER BY p.id, e.id;
+
+-- name: find_environment_by_ref
+-- An environment by its project's reference and its own short name.
+SELECT e.id, e.public_id, e.slug, e.type, e.concurrency_limit, e.variables_version,
+    p.public_id AS project_public_id, p.ref AS project_ref, p.slug AS project_slug,
+    p.name AS project_name,
+    o.public_id AS organization_public_id, o.slug AS organization_slug, o.name AS organization_name
+FROM environments e
+JOIN projects p ON p.id = e.project_id
+JOIN organizations o ON o.id = p.organization_id
+WHERE p.ref = :project_ref AND e.slug = :slug;
+
+-- name: find_environment_of_run
+-- The key of the environment that has a run.
+SELECT environment_id FROM runs WHERE id = :run_id;
