@@ -102,6 +102,7 @@ Examples:
     help="Runs at once.",
 )
 @click.option("--name", help="What the server calls it. [default: the machine's name]")
+@click.option("--region", help="Take the runs that are for this region, too.")
 @click.option(
     "--state-folder", type=FOLDER, help="Where unsent results are. [default: .runwell/worker]"
 )
@@ -149,6 +150,7 @@ def worker(
         name=name or socket.gethostname(),
         grace_seconds=cast("float", process["grace"]),
         mode=cast("Mode", process["mode"]),
+        region=cast("str | None", process["region"]),
         wants_run_logs=logs,
         is_local=connection.data_dir is not None,
     )

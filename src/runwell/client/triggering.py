@@ -28,6 +28,7 @@ from runwell.core.timing import Duration, parse_duration, parse_instant
 KEY_CHARACTERS: Final = 64
 _MAX_ATTEMPTS: Final = 250
 _MAX_CONCURRENCY_KEY_CHARACTERS: Final = 128
+_MAX_REGION_CHARACTERS: Final = 64
 
 
 class TriggerOptions(TypedDict, total=False):
@@ -39,7 +40,8 @@ class TriggerOptions(TypedDict, total=False):
     text, or texts, for which there is one run of the task while `idempotency_key_ttl` lasts (30
     days). `max_attempts`, `max_duration`, `machine`: in place of the task's own. `tags`: up to ten
     texts. `metadata`: a JSON object. `version`: the background worker version that must run it.
-    `priority`: seconds of head start over the runs of its queue.
+    `priority`: seconds of head start over the runs of its queue. `region`: where it is to run, once
+    a worker has said that it is there.
     """
 
     concurrency_key: str | None
@@ -53,6 +55,7 @@ class TriggerOptions(TypedDict, total=False):
     metadata: Mapping[str, object] | None
     priority: float | None
     queue: Queue | str | None
+    region: str | None
     request_options: RequestOptions | None
     tags: str | Sequence[str] | None
     ttl: Duration | None
@@ -230,6 +233,14 @@ def _priority(value: object) -> Json:
     raise ValueError(f"priority={value!r}: it takes a number of seconds")
 
 
+def _region(value: object) -> Json:
+    if not isinstance(value, str) or not 1 <= len(value) <= _MAX_REGION_CHARACTERS:
+        raise ValueError(
+            f"region={value!r}: it takes a text of 1 to {_MAX_REGION_CHARACTERS} characters"
+        )
+    return value
+
+
 def _version(value: str) -> str:
     try:
         return str(Version.parse(value))
@@ -253,6 +264,7 @@ _READERS: Final[dict[str, tuple[str, Callable[[object], Json]]]] = {
     "metadata": ("metadata", _metadata),
     "priority": ("priority", _priority),
     "queue": ("queue", _queue),
+    "region": ("region", _region),
     "tags": ("tags", read_tags),
     "ttl": ("ttl", _ttl),
 }

@@ -28,6 +28,8 @@ class ExplanationReason(StrEnum):
     NO_WORKER = "NO_WORKER"
     #: No worker that is connected has the version that it needs.
     NO_WORKER_WITH_VERSION = "NO_WORKER_WITH_VERSION"
+    #: It is for a region, and no worker that is connected is there.
+    NO_WORKER_IN_REGION = "NO_WORKER_IN_REGION"
     #: The environment's concurrency limit is reached.
     ENVIRONMENT_LIMIT = "ENVIRONMENT_LIMIT"
     #: The concurrency limit of its queue is reached, or of its concurrency key there.

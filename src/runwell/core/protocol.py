@@ -138,16 +138,16 @@ class RegisterAnswer(WireModel):
 
 
 class ConnectBody(WireModel):
-    """`POST /engine/v1/worker-actions/connect`: a supervisor starts.
+    """`POST /engine/v1/worker-actions/connect`: a supervisor starts, perhaps in a `region`.
 
-    `previous_worker_id` is the id that a killed supervisor with the same state folder had: its
-    runs are taken from it at once instead of when its lease ends.
+    What a killed one with the same state folder, `previous_worker_id`, had is taken from it now.
     """
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=256)]
     capacity: int = Field(ge=1, le=10_000)
     package_version: str
     previous_worker_id: str | None = None
+    region: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_\-.]{1,64}$")] | None = None
 
 
 class OrganizationContext(WireModel):

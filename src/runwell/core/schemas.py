@@ -81,7 +81,7 @@ class TriggerOptions(ApiModel):
     parent_run_id: str | None = None
     resume_parent_on_completion: bool | None = None
     priority: float | None = None
-    region: str | None = None
+    region: Annotated[str, StringConstraints(max_length=64)] | None = None
     debounce: DebounceOption | None = None
     idempotency_key_options: Json = None
     payload_size: int | None = None
@@ -229,6 +229,7 @@ class RunObject(RunSummary):
     schedule: RunSchedule | None = None
     attempts: list[AttemptObject] = []
     attempt_count: int = 0
+    region: str | None = None
     #: The run that this one is a replay of (ours, no counterpart there).
     replay_of: str | None = None
     #: Why it is not executing; absent for a run that is (ours, no counterpart there).

@@ -227,6 +227,9 @@ def _explain_workers(row: Row) -> Explanation | None:
     if not row["workers"]:
         message = f"no worker is connected in the environment {row['environment']}"
         return Explanation(reason=_R.NO_WORKER, message=message)
+    if row["region"] and not row["in_region"]:
+        message = f"no worker that is connected is in the region {row['region']}"
+        return Explanation(reason=_R.NO_WORKER_IN_REGION, message=message)
     if not row["able"]:
         message = f"no worker that is connected has the version {row['wanted_version']}"
         return Explanation(reason=_R.NO_WORKER_WITH_VERSION, message=message)

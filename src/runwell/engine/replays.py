@@ -86,6 +86,7 @@ def _options(row: Row, payload_type: str) -> TriggerOptions:
         # One that had none, also against a default, has none again.
         ttl=0 if row["ttl"] is None else row["ttl"],
         test=row["is_test"],
+        region=row["region"],
     )
 
 

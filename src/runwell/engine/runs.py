@@ -58,6 +58,7 @@ class Run:
     trigger_function: str
     batch_id: str | None
     replay_of: str | None
+    region: str | None
     attempt_number: int
     duration_ms: int
     created_at: datetime
@@ -218,6 +219,7 @@ def _run(
         trigger_function=row["trigger_function"],
         batch_id=row["batch_id"],
         replay_of=row["replay_of"],
+        region=row["region"],
         attempt_number=row["attempt_number"],
         duration_ms=row["duration_ms"],
         created_at=row["created_at"],

@@ -70,7 +70,7 @@ class Debounce:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewRun:
-    """A run to be inserted; the fields up to `trace_context` are those of the type new_run."""
+    """A run to be inserted; the fields up to `region` are those of the type new_run."""
 
     run_id: RunId
     task_id: str
@@ -98,6 +98,7 @@ class NewRun:
     is_awaited: bool
     replay_of: RunId | None
     trace_context: str | None
+    region: str | None
     #: A limit that is to be set for the queue; None removes the one there is.
     queue_limit: int | None
     sets_queue_limit: bool
@@ -180,6 +181,7 @@ def read_request(
         trace_context=None
         if request.traceparent is None
         else encode_json({"traceparent": request.traceparent}),
+        region=options.region or None,
         queue_limit=None if queue is None else queue.concurrency_limit,
         sets_queue_limit=queue is not None and "concurrency_limit" in queue.model_fields_set,
         debounce=debounce,

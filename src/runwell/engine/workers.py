@@ -43,11 +43,14 @@ async def connect(
             public_id=worker_id,
             environment_id=environment.id,
             name=body.name,
+            region=body.region,
             capacity=body.capacity,
             package_version=body.package_version,
             lease_seconds=lease_seconds,
             now=now,
         )
+        if body.region is not None:
+            await tx.execute(_sql.declare_region, environment_id=environment.id, region=body.region)
         if body.previous_worker_id is not None:
             await _end(tx, environment, body.previous_worker_id, now=now)
 

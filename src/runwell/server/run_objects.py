@@ -67,6 +67,7 @@ def run_object(
         schedule=_schedule(run),
         attempts=[_attempt(attempt) for attempt in run.attempts],
         attempt_count=run.attempt_number,
+        region=run.region,
         replay_of=run.replay_of,
         explanation=_explanation(explanation),
     )

@@ -77,6 +77,7 @@ class Session:
             capacity=self._settings.capacity,
             package_version=__version__,
             previous_worker_id=previous,
+            region=self._settings.region,
         )
         answer = await self._link.call(lambda: self._client.connect(body))
         self.worker_id = answer.worker_id

@@ -1,5 +1,6 @@
 """What a worker is told when it starts."""
 
+import re
 import socket
 import sys
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Literal
 from runwell.core.errors import ConfigurationError
 
 Mode = Literal["fork", "spawn"]
+_REGION = re.compile(r"[A-Za-z0-9_\-.]{1,64}")
 
 
 def default_mode() -> Mode:
@@ -31,6 +33,8 @@ class WorkerSettings:
     capacity: int = 10
     mode: Mode = field(default_factory=default_mode)
     project_ref: str = "~"
+    #: The runs of its environment that are for this region are taken too.
+    region: str | None = None
     name: str = field(default_factory=socket.gethostname)
     grace_seconds: float = 30
     cancel_grace_seconds: float = 5
@@ -54,6 +58,10 @@ class WorkerSettings:
         if not 1 <= self.capacity <= 10_000:
             raise ConfigurationError(
                 f"a worker's capacity is from 1 to 10000 runs at once, not {self.capacity}"
+            )
+        if self.region is not None and not _REGION.fullmatch(self.region):
+            raise ConfigurationError(
+                f"{self.region!r} is no name of a region: 1 to 64 letters, digits, '_', '-' and '.'"
             )
         if self.mode not in ("fork", "spawn"):
             raise ConfigurationError(f"{self.mode!r} is not a mode: it is fork or spawn")

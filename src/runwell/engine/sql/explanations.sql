@@ -17,7 +17,7 @@ SELECT r.execution_status, r.released_slots, r.task_id, r.concurrency_key, r.att
     CASE WHEN s.key_rate_limit IS NOT NULL
         THEN rate_free_at(s.key_rate_limit, s.key_rate_window, s.starts, :now) END AS key_free_at,
     current.version AS current_version, wanted.version AS wanted_version, o.ahead,
-    w.workers, w.able, w.capacity, w.held
+    nullif(k.region, '') AS region, w.workers, w.in_region, w.able, w.capacity, w.held
 FROM runs r
 JOIN environments e ON e.id = r.environment_id
 JOIN environment_concurrency c ON c.environment_id = r.environment_id
@@ -36,18 +36,23 @@ CROSS JOIN LATERAL (
         WHERE k.run_id IS NOT NULL AND x.subqueue_id = r.subqueue_id
             AND x.background_worker_id
                 IN (0, e.current_background_worker_id, k.background_worker_id)
+            AND x.region IN ('', k.region)
             AND (x.order_at, x.run_id) < (k.order_at, k.run_id)
         LIMIT :most_counted
     ) counted
 ) o
 CROSS JOIN LATERAL (
     SELECT count(*)::integer AS workers,
+        count(*) FILTER (WHERE v.is_in_region)::integer AS in_region,
         count(*) FILTER (WHERE v.is_able)::integer AS able,
         coalesce(sum(v.capacity) FILTER (WHERE v.is_able), 0)::integer AS capacity,
         coalesce(sum(v.held) FILTER (WHERE v.is_able), 0)::integer AS held
     FROM (
         SELECT y.capacity,
-            y.background_worker_ids IS NULL OR wanted.public_id = ANY(y.background_worker_ids) AS is_able,
+            k.region IN ('', y.region) AS is_in_region,
+            coalesce(k.region, '') IN ('', y.region) AND (
+                y.background_worker_ids IS NULL OR wanted.public_id = ANY(y.background_worker_ids)
+            ) AS is_able,
             (SELECT count(*) FROM (
                 SELECT FROM runs z WHERE z.worker_id = y.id LIMIT y.capacity
             ) z) AS held

@@ -72,7 +72,8 @@ WITH moved AS (
             THEN r.queued_at + make_interval(secs => r.ttl_seconds) END AS expires_at,
         CASE WHEN r.is_version_locked
                 OR :pin_versions::boolean AND (r.event = 'HAND_BACK' OR r.attempt_number > 0)
-            THEN r.background_worker_id ELSE 0 END AS background_worker_id
+            THEN r.background_worker_id ELSE 0 END AS background_worker_id,
+        queued_region(r.environment_id, r.region) AS region
 ), waited_for AS MATERIALIZED (
     SELECT s.id, s.has_queued FROM subqueues s
     WHERE s.id IN (SELECT subqueue_id FROM moved) ORDER BY s.id FOR KEY SHARE
@@ -86,8 +87,9 @@ WITH moved AS (
 ), untimed AS (
     DELETE FROM run_timers WHERE run_id IN (SELECT id FROM moved)
 ), queued AS (
-    INSERT INTO queued_runs (run_id, subqueue_id, background_worker_id, order_at, expires_at)
-    SELECT m.id, m.subqueue_id, m.background_worker_id, m.order_at, m.expires_at
+    INSERT INTO queued_runs
+        (run_id, subqueue_id, background_worker_id, region, order_at, expires_at)
+    SELECT m.id, m.subqueue_id, m.background_worker_id, m.region, m.order_at, m.expires_at
     FROM moved m JOIN waited_for w ON w.id = m.subqueue_id
 )
 SELECT id, environment_id FROM moved;
@@ -103,7 +105,7 @@ DELETE FROM run_timers WHERE run_id = ANY(:run_ids::text[]);
 -- a subqueue that is empty, paused, at its limit or blocked by a rate limit isn't in the index that is
 -- read. One whose rate limit is used up, or is found to be, is blocked until there is room again.
 WITH worker AS MATERIALIZED (
-    SELECT id, lease_expires_at > :now AS is_alive FROM workers
+    SELECT id, region, lease_expires_at > :now AS is_alive FROM workers
     WHERE public_id = :worker_id AND environment_id = :environment_id
 ), again AS MATERIALIZED (
     -- The answer to this request was lost: give the same runs.
@@ -131,6 +133,12 @@ WITH worker AS MATERIALIZED (
     SELECT 0, b.id FROM background_workers b
     JOIN environment e ON e.current_background_worker_id = b.id
     WHERE b.public_id = ANY(:background_worker_ids::text[])
+), reach AS MATERIALIZED (
+    -- What the worker may take: runs that any worker may, and those of its region.
+    SELECT v.wanted, v.runs_on, '' AS region FROM versions v
+    UNION ALL
+    SELECT v.wanted, v.runs_on, w.region FROM versions v CROSS JOIN worker w
+    WHERE w.region IS NOT NULL
 ), ready AS MATERIALIZED (
     -- SKIP LOCKED: who holds one of these is about to commit, and wakes us then.
     SELECT s.*
@@ -164,9 +172,10 @@ WITH worker AS MATERIALIZED (
         FROM ready y LEFT JOIN rates a ON a.queue_id = y.queue_id
     ) y CROSS JOIN share h CROSS JOIN LATERAL (
         SELECT u.run_id, u.order_at, v.runs_on
-        FROM versions v CROSS JOIN LATERAL (
+        FROM reach v CROSS JOIN LATERAL (
             SELECT q.run_id, q.order_at FROM queued_runs q
             WHERE q.subqueue_id = y.id AND q.background_worker_id = v.wanted
+                AND q.region = v.region
                 AND (q.expires_at IS NULL OR q.expires_at > :now)
             ORDER BY q.order_at, q.run_id LIMIT least(y.room, h.runs)
         ) u

@@ -15,7 +15,7 @@ WHERE r.id = :run_id AND r.environment_id = :environment_id;
 -- outputs stay where they are: relatives are shown without.
 SELECT r.id, r.parent_run_id, r.task_id, r.status, r.queue_id, r.concurrency_key, r.idempotency_key,
     r.is_test, r.tags, r.metadata, NULL AS payload, r.payload_type, NULL AS output, r.output_type,
-    NULL AS error, r.ttl, r.depth, r.trigger_function, r.batch_id, r.replay_of, r.attempt_number,
+    NULL AS error, r.ttl, r.depth, r.trigger_function, r.batch_id, r.replay_of, r.region, r.attempt_number,
     r.duration_ms, r.created_at, r.updated_at, r.started_at, r.finished_at, r.delayed_until,
     r.expired_at, b.version
 FROM (

@@ -28,12 +28,7 @@ WITH environment AS MATERIALIZED (
             WHEN s.id IS NULL THEN 'QUEUE'
         END AS missing,
         p.id AS found_parent_id, coalesce(p.root_run_id, p.id) AS root_run_id, p.depth AS parent_depth
-    FROM unnest(:runs::new_run[]) WITH ORDINALITY AS g (
-        run_id, task_id, version, queue_name, default_queue_name, concurrency_key, idempotency_key,
-        idempotency_key_expires_at, delayed_until, priority_seconds, payload, payload_type, context,
-        metadata, tags, is_test, max_attempts, max_duration, machine, ttl, ttl_seconds,
-        parent_run_id, is_awaited, replay_of, trace_context, place
-    )
+    FROM unnest(:runs::new_run[]) WITH ORDINALITY AS g
     CROSS JOIN environment e
     -- OFFSET 0: looked up row by row. Planned on empty tables, joins would read whole ones later.
     LEFT JOIN LATERAL (
@@ -85,7 +80,7 @@ WITH environment AS MATERIALIZED (
         payload, payload_type, context, metadata, tags, is_test, idempotency_key, max_attempts,
         max_duration, machine, delayed_until, ttl, ttl_seconds, trace_context, parent_run_id,
         root_run_id, depth, batch_id, trigger_function, created_at, updated_at, queued_at,
-        replay_of
+        replay_of, region
     )
     SELECT g.run_id, :environment_id, g.task_id, g.execution_status, 'QUEUED', 0, g.queue_id,
         g.subqueue_id, g.concurrency_key,
@@ -100,13 +95,13 @@ WITH environment AS MATERIALIZED (
         g.used_ttl, g.used_ttl_seconds, g.trace_context::jsonb, g.found_parent_id, g.root_run_id,
         coalesce(g.parent_depth + 1, 0), :batch_id,
         :trigger_function::text || CASE WHEN g.is_awaited THEN 'AndWait' ELSE '' END, :now, :now,
-        CASE g.execution_status WHEN 'QUEUED' THEN :now::timestamptz END, g.replay_of
+        CASE g.execution_status WHEN 'QUEUED' THEN :now::timestamptz END, g.replay_of, g.region
     FROM resolved g
     WHERE g.final_run_id = g.run_id AND (SELECT is_whole FROM whole)
-    ORDER BY g.place
+    ORDER BY g.ordinality
     ON CONFLICT (id) DO NOTHING
     RETURNING id, execution_status, subqueue_id, order_at, ttl_seconds, background_worker_id,
-        delayed_until
+        delayed_until, region
 ), ordered AS MATERIALIZED (
     SELECT s.id FROM subqueues s
     WHERE s.id = ANY(ARRAY(SELECT id FROM waited_for WHERE NOT has_queued))
@@ -115,8 +110,10 @@ WITH environment AS MATERIALIZED (
     -- Not `AND NOT s.has_queued`: that is as it was before we waited for who retired the subqueue.
     UPDATE subqueues s SET has_queued = true WHERE s.id = ANY(ARRAY(SELECT id FROM ordered))
 ), queued AS (
-    INSERT INTO queued_runs (run_id, subqueue_id, background_worker_id, order_at, expires_at)
-    SELECT id, subqueue_id, coalesce(background_worker_id, 0), order_at,
+    INSERT INTO queued_runs
+        (run_id, subqueue_id, background_worker_id, region, order_at, expires_at)
+    SELECT id, subqueue_id, coalesce(background_worker_id, 0),
+        CASE WHEN region IS NULL THEN '' ELSE queued_region(:environment_id, region) END, order_at,
         CASE WHEN ttl_seconds IS NOT NULL
             THEN :now::timestamptz + make_interval(secs => ttl_seconds) END
     FROM run WHERE execution_status = 'QUEUED'
@@ -126,7 +123,7 @@ WITH environment AS MATERIALIZED (
 )
 SELECT g.final_run_id AS run_id, g.wanted_queue AS queue_name,
     coalesce(g.missing, CASE WHEN NOT (SELECT is_whole FROM whole) THEN 'QUEUE' END) AS missing
-FROM resolved g ORDER BY g.place;
+FROM resolved g ORDER BY g.ordinality;
 
 -- name: find_wanted_queues
 -- The queues that new runs would go to, and what their versions lack; see insert_runs.

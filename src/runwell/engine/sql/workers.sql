@@ -1,10 +1,15 @@
 -- name: insert_worker
 -- A supervisor connects.
 INSERT INTO workers
-    (public_id, environment_id, name, capacity, package_version, lease_seconds, connected_at,
-    lease_expires_at)
-VALUES (:public_id, :environment_id, :name, :capacity, :package_version, :lease_seconds, :now,
-    :now::timestamptz + make_interval(secs => :lease_seconds));
+    (public_id, environment_id, name, region, capacity, package_version, lease_seconds,
+    connected_at, lease_expires_at)
+VALUES (:public_id, :environment_id, :name, :region, :capacity, :package_version, :lease_seconds,
+    :now, :now::timestamptz + make_interval(secs => :lease_seconds));
+
+-- name: declare_region
+-- A region that a worker says it is in.
+INSERT INTO regions (environment_id, name) VALUES (:environment_id, :region)
+ON CONFLICT DO NOTHING;
 
 -- name: renew_lease
 -- A supervisor lives. One whose lease has ended may have it back: what was taken from it meanwhile it
