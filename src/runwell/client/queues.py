@@ -1,11 +1,12 @@
 """`queues`: list, retrieve, pause and resume queues, and put other limits over theirs."""
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
-from typing import Literal
+from collections.abc import Callable, Coroutine
+from typing import Literal, Self
 from urllib.parse import quote
 
 from runwell.client.api import ApiClient
 from runwell.client.options import MAX_CONCURRENCY_LIMIT, Queue, read_whole
+from runwell.client.pages import BlockingPage, Listing, Page, around_number, number_query
 from runwell.client.transport import Call, Flow, RequestOptions, json_body
 from runwell.core.queue_schemas import QueueList, QueueObject
 
@@ -15,7 +16,6 @@ QueueReference = str | Queue | QueueObject
 QueueKind = Literal["id", "task", "custom"]
 
 MAX_PAGE_SIZE = 100
-_MAX_PAGE = 1_000_000
 _PATH = "/api/v1/queues"
 
 
@@ -29,9 +29,7 @@ class QueueFlows:
         self, page: int, per_page: int | None, options: RequestOptions | None
     ) -> Flow[QueueList]:
         """Ask for a page."""
-        query = {"page": str(read_whole("page", page, 1, _MAX_PAGE))}
-        if per_page is not None:
-            query["perPage"] = str(read_whole("per_page", per_page, 1, MAX_PAGE_SIZE))
+        query = number_query(page, per_page, MAX_PAGE_SIZE)
         return self._client.ask(
             Call(method="GET", path=_PATH, query=query, options=options), QueueList
         )
@@ -83,30 +81,7 @@ class QueueFlows:
         return self._client.ask(call, QueueObject)
 
 
-class _Page:
-    """What a page is for both kinds of caller."""
-
-    def __init__(self, found: QueueList, per_page: int | None) -> None:
-        self.data: list[QueueObject] = found.data
-        self.pagination = found.pagination
-        self._per_page = per_page
-
-    def has_next_page(self) -> bool:
-        """Whether there are queues with later names."""
-        return self.pagination.current_page < self.pagination.total_pages
-
-    def has_previous_page(self) -> bool:
-        """Whether there are queues with earlier names."""
-        return self.pagination.current_page > 1
-
-    def _number(self, step: int) -> int:
-        has_it = self.has_next_page() if step > 0 else self.has_previous_page()
-        if not has_it:
-            raise LookupError("there is no such page: ask has_next_page() or has_previous_page()")
-        return self.pagination.current_page + step
-
-
-class QueuePage(_Page):
+class QueuePage(Page[QueueObject, int]):
     """A page of queues by their names. `async for` goes on from it to the last queue.
 
     Example:
@@ -116,33 +91,14 @@ class QueuePage(_Page):
     """
 
     def __init__(
-        self,
-        found: QueueList,
-        per_page: int | None,
-        ask: Callable[[int, int | None], Coroutine[object, None, "QueuePage"]],
+        self, found: QueueList, ask: Callable[[int], Coroutine[object, None, Self]]
     ) -> None:
-        super().__init__(found, per_page)
-        self._ask = ask
-
-    async def get_next_page(self) -> "QueuePage":
-        """The page of later names; raises LookupError on the last one."""
-        return await self._ask(self._number(1), self._per_page)
-
-    async def get_previous_page(self) -> "QueuePage":
-        """The page of earlier names; raises LookupError on the first one."""
-        return await self._ask(self._number(-1), self._per_page)
-
-    async def __aiter__(self) -> AsyncIterator[QueueObject]:
-        page = self
-        while True:
-            for queue in page.data:
-                yield queue
-            if not page.has_next_page():
-                return
-            page = await page.get_next_page()
+        at = found.pagination
+        super().__init__(found.data, around_number(at.current_page, at.total_pages), ask)
+        self.pagination = at
 
 
-class BlockingQueuePage(_Page):
+class BlockingQueuePage(BlockingPage[QueueObject, int]):
     """A page of queues by their names. `for` goes on from it to the last queue.
 
     Example:
@@ -151,44 +107,10 @@ class BlockingQueuePage(_Page):
         ...     return [queue.name for queue in queues.list() if queue.paused]
     """
 
-    def __init__(
-        self,
-        found: QueueList,
-        per_page: int | None,
-        ask: Callable[[int, int | None], "BlockingQueuePage"],
-    ) -> None:
-        super().__init__(found, per_page)
-        self._ask = ask
-
-    def get_next_page(self) -> "BlockingQueuePage":
-        """The page of later names; raises LookupError on the last one."""
-        return self._ask(self._number(1), self._per_page)
-
-    def get_previous_page(self) -> "BlockingQueuePage":
-        """The page of earlier names; raises LookupError on the first one."""
-        return self._ask(self._number(-1), self._per_page)
-
-    def __iter__(self) -> Iterator[QueueObject]:
-        page = self
-        while True:
-            yield from page.data
-            if not page.has_next_page():
-                return
-            page = page.get_next_page()
-
-
-class QueueListing:
-    """A list that is yet to be asked for: `await` it for a page, or `async for` over all queues."""
-
-    def __init__(self, ask: Callable[[], Coroutine[object, None, QueuePage]]) -> None:
-        self._ask = ask
-
-    def __await__(self) -> Generator[object, None, QueuePage]:
-        return self._ask().__await__()
-
-    async def __aiter__(self) -> AsyncIterator[QueueObject]:
-        async for queue in await self:
-            yield queue
+    def __init__(self, found: QueueList, ask: Callable[[int], Self]) -> None:
+        at = found.pagination
+        super().__init__(found.data, around_number(at.current_page, at.total_pages), ask)
+        self.pagination = at
 
 
 class Queues(QueueFlows):
@@ -210,17 +132,17 @@ class Queues(QueueFlows):
         page: int = 1,
         per_page: int | None = None,
         request_options: RequestOptions | None = None,
-    ) -> QueueListing:
+    ) -> Listing[QueueObject, QueuePage]:
         """The queues by their names: `await` a page, or `async for` over all.
 
         A page has 25 queues unless told otherwise, up to 100. `queued` counts up to 10,000.
         """
 
-        async def ask(number: int, size: int | None) -> QueuePage:
-            flow = self.list_flow(number, size, request_options)
-            return QueuePage(await self._client.run(flow), size, ask)
+        async def ask(number: int) -> QueuePage:
+            flow = self.list_flow(number, per_page, request_options)
+            return QueuePage(await self._client.run(flow), ask)
 
-        return QueueListing(lambda: ask(page, per_page))
+        return Listing(lambda: ask(page))
 
     async def retrieve(
         self,
@@ -292,11 +214,11 @@ class BlockingQueues(QueueFlows):
     ) -> BlockingQueuePage:
         """A page of the queues by their names; `for` goes on to the last."""
 
-        def ask(number: int, size: int | None) -> BlockingQueuePage:
-            flow = self.list_flow(number, size, request_options)
-            return BlockingQueuePage(self._client.run_blocking(flow), size, ask)
+        def ask(number: int) -> BlockingQueuePage:
+            flow = self.list_flow(number, per_page, request_options)
+            return BlockingQueuePage(self._client.run_blocking(flow), ask)
 
-        return ask(page, per_page)
+        return ask(page)
 
     def retrieve(
         self,

@@ -1,10 +1,11 @@
 """Lists of runs: filters, and pages that go on by themselves."""
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
-from typing import TypedDict, cast
+from typing import Self, TypedDict, cast
 
 from runwell.client.options import read_duration, read_instant, read_whole
+from runwell.client.pages import Around, BlockingPage, Page
 from runwell.client.transport import Call, RequestOptions
 from runwell.core.schemas import RunList, RunListItem
 from runwell.core.timing import Duration
@@ -37,34 +38,7 @@ class RunFilters(TypedDict, total=False):
     request_options: RequestOptions | None
 
 
-class _Page:
-    """What a page is for both kinds of caller."""
-
-    def __init__(self, found: RunList, filters: RunFilters) -> None:
-        self.data: list[RunListItem] = found.data
-        self.pagination = found.pagination
-        self._filters = filters
-
-    def has_next_page(self) -> bool:
-        """Whether there are older runs."""
-        return self.pagination.next is not None
-
-    def has_previous_page(self) -> bool:
-        """Whether there are newer runs."""
-        return self.pagination.previous is not None
-
-    def _next(self) -> RunFilters:
-        if self.pagination.next is None:
-            raise LookupError("this is the last page: ask has_next_page() first")
-        return {**self._filters, "after": self.pagination.next, "before": None}
-
-    def _previous(self) -> RunFilters:
-        if self.pagination.previous is None:
-            raise LookupError("this is the first page: ask has_previous_page() first")
-        return {**self._filters, "before": self.pagination.previous, "after": None}
-
-
-class RunPage(_Page):
+class RunPage(Page[RunListItem, RunFilters]):
     """A page of runs, newest first. `async for` goes on from it to the last run.
 
     Example:
@@ -77,30 +51,13 @@ class RunPage(_Page):
         self,
         found: RunList,
         filters: RunFilters,
-        ask: Callable[[RunFilters], Coroutine[object, None, "RunPage"]],
+        ask: Callable[[RunFilters], Coroutine[object, None, Self]],
     ) -> None:
-        super().__init__(found, filters)
-        self._ask = ask
-
-    async def get_next_page(self) -> "RunPage":
-        """The page of older runs; raises LookupError on the last one."""
-        return await self._ask(self._next())
-
-    async def get_previous_page(self) -> "RunPage":
-        """The page of newer runs; raises LookupError on the first one."""
-        return await self._ask(self._previous())
-
-    async def __aiter__(self) -> AsyncIterator[RunListItem]:
-        page = self
-        while True:
-            for run in page.data:
-                yield run
-            if not page.has_next_page():
-                return
-            page = await page.get_next_page()
+        super().__init__(found.data, _around(found, filters), ask)
+        self.pagination = found.pagination
 
 
-class BlockingRunPage(_Page):
+class BlockingRunPage(BlockingPage[RunListItem, RunFilters]):
     """A page of runs, newest first. `for` goes on from it to the last run.
 
     Example:
@@ -110,43 +67,18 @@ class BlockingRunPage(_Page):
     """
 
     def __init__(
-        self,
-        found: RunList,
-        filters: RunFilters,
-        ask: Callable[[RunFilters], "BlockingRunPage"],
+        self, found: RunList, filters: RunFilters, ask: Callable[[RunFilters], Self]
     ) -> None:
-        super().__init__(found, filters)
-        self._ask = ask
-
-    def get_next_page(self) -> "BlockingRunPage":
-        """The page of older runs; raises LookupError on the last one."""
-        return self._ask(self._next())
-
-    def get_previous_page(self) -> "BlockingRunPage":
-        """The page of newer runs; raises LookupError on the first one."""
-        return self._ask(self._previous())
-
-    def __iter__(self) -> Iterator[RunListItem]:
-        page = self
-        while True:
-            yield from page.data
-            if not page.has_next_page():
-                return
-            page = page.get_next_page()
+        super().__init__(found.data, _around(found, filters), ask)
+        self.pagination = found.pagination
 
 
-class RunListing:
-    """A list that is yet to be asked for: `await` it for a page, or `async for` over all runs."""
-
-    def __init__(self, ask: Callable[[], Coroutine[object, None, RunPage]]) -> None:
-        self._ask = ask
-
-    def __await__(self) -> Generator[object, None, RunPage]:
-        return self._ask().__await__()
-
-    async def __aiter__(self) -> AsyncIterator[RunListItem]:
-        async for run in await self:
-            yield run
+def _around(found: RunList, filters: RunFilters) -> Around[RunFilters]:
+    after, before = found.pagination.next, found.pagination.previous
+    return Around(
+        next=None if after is None else {**filters, "after": after, "before": None},
+        previous=None if before is None else {**filters, "before": before, "after": None},
+    )
 
 
 def list_call(filters: RunFilters) -> Call:

@@ -6,13 +6,14 @@ from typing import TypedDict, TypeVar, Unpack, cast, overload
 from runwell.client.bulk_actions import BlockingBulkRuns, BulkFlows, BulkRuns
 from runwell.client.options import read_duration, read_whole
 from runwell.client.packets import load_flow
+from runwell.client.pages import Listing
 from runwell.client.run_changes import BlockingRunChanges, RunChangeFlows, RunChanges
 from runwell.client.run_handles import Run, RunHandle, RunReference, path_id
-from runwell.client.run_pages import BlockingRunPage, RunFilters, RunListing, RunPage, list_call
+from runwell.client.run_pages import BlockingRunPage, RunFilters, RunPage, list_call
 from runwell.client.transport import Call, Flow, Pause, RequestOptions
 from runwell.core.errors import InvalidPayloadError
 from runwell.core.payloads import Json
-from runwell.core.schemas import LogPage, RunList, RunSummary
+from runwell.core.schemas import LogPage, RunList, RunListItem, RunSummary
 from runwell.core.timing import Duration
 
 OutputT = TypeVar("OutputT")
@@ -124,7 +125,7 @@ class Runs(RunFlows, RunChanges, BulkRuns):
         """Fetch a run again and again until it has ended; TimeoutError when that takes longer."""
         return await self._client.run(self.poll_flow(run, options))
 
-    def list(self, **filters: Unpack[RunFilters]) -> RunListing:
+    def list(self, **filters: Unpack[RunFilters]) -> Listing[RunListItem, RunPage]:
         """The runs that match all filters, newest first: `await` a page, or `async for` over all.
 
         Example:
@@ -133,7 +134,7 @@ class Runs(RunFlows, RunChanges, BulkRuns):
             ...     page = await runs.list(limit=10, task_identifier="hello-world")
             ...     return [run.id for run in page.data]
         """
-        return RunListing(lambda: self._list_page(filters))
+        return Listing(lambda: self._list_page(filters))
 
     async def _list_page(self, filters: RunFilters) -> RunPage:
         found = await self._client.run(self._client.ask(list_call(filters), RunList))

@@ -5,9 +5,9 @@ from urllib.parse import quote
 
 from runwell.client.api import ApiClient
 from runwell.client.options import read_whole_seconds
+from runwell.client.pages import Listing
 from runwell.client.schedule_pages import (
     BlockingSchedulePage,
-    ScheduleListing,
     SchedulePage,
     list_call,
 )
@@ -181,7 +181,7 @@ class Schedules(_ScheduleFlows):
         page: int = 1,
         per_page: int | None = None,
         request_options: RequestOptions | None = None,
-    ) -> ScheduleListing:
+    ) -> Listing[ScheduleObject, SchedulePage]:
         """The schedules of the environment, newest first: `await` a page, or `async for` over all.
 
         Example:
@@ -194,7 +194,7 @@ class Schedules(_ScheduleFlows):
             found = await self._client.run(self._page(number, per_page, request_options))
             return SchedulePage(found, ask)
 
-        return ScheduleListing(lambda: ask(page))
+        return Listing(lambda: ask(page))
 
 
 class BlockingSchedules(_ScheduleFlows):
