@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 import uvloop
@@ -20,7 +20,7 @@ from runwell._version import __version__
 from runwell.core.errors import RunwellError
 from runwell.core.timing import Clock, SystemClock
 from runwell.dashboard.pages import make_site
-from runwell.engine import background, environments, packets
+from runwell.engine import background, environments, packets, people
 from runwell.engine.backlogs import Backlogs
 from runwell.engine.db import Database, DatabaseUnavailableError, Transaction
 from runwell.engine.embedded import EmbeddedPostgresError
@@ -59,6 +59,8 @@ class ServerAddress:
 
     url: str
     secret_keys: dict[str, str]
+    #: The personal access token of the server's own machine.
+    access_token: str = field(repr=False)
     #: Whether the keys were made by this start.
     is_first_start: bool
 
@@ -251,12 +253,13 @@ async def _find_project(
         return await environments.create_first_project(tx, now=clock.now())
 
     created = await db.run(create)
+    token = await db.run(lambda tx: people.ensure_local_token(tx, now=clock.now()))
     if created is not None:
         announce(_describe_keys(created))
-        return ServerAddress(url=url, secret_keys=created, is_first_start=True)
+        return ServerAddress(url=url, secret_keys=created, access_token=token, is_first_start=True)
     async with db.connection() as tx:
         keys = await environments.list_local_keys(tx, now=clock.now())
-    return ServerAddress(url=url, secret_keys=keys, is_first_start=False)
+    return ServerAddress(url=url, secret_keys=keys, access_token=token, is_first_start=False)
 
 
 @contextlib.contextmanager
@@ -267,7 +270,11 @@ def _local_file(settings: Settings, address: ServerAddress) -> Generator[None]:
         return
     try:
         write_local_file(
-            settings.data_dir, url=address.url, secret_key=key, secret_keys=address.secret_keys
+            settings.data_dir,
+            url=address.url,
+            secret_key=key,
+            secret_keys=address.secret_keys,
+            access_token=address.access_token,
         )
     except OSError as error:
         # Only programs on this machine miss it; a server in a container may have no place for it.

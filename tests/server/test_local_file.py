@@ -14,13 +14,18 @@ from runwell.server.local_file import NAME, remove_local_file, write_local_file
 def test_it_tells_where_the_server_is_to_its_owner_only(tmp_path: Path) -> None:
     data_dir = tmp_path / "new" / "dir"
     write_local_file(
-        data_dir, url="http://127.0.0.1:1", secret_key="tr_dev_1", secret_keys={"dev": "tr_dev_1"}
+        data_dir,
+        url="http://127.0.0.1:1",
+        secret_key="tr_dev_1",
+        secret_keys={"dev": "tr_dev_1"},
+        access_token="tr_pat_1",
     )
     path = data_dir / NAME
     assert json.loads(path.read_text(encoding="utf-8")) == {
         "url": "http://127.0.0.1:1",
         "secretKey": "tr_dev_1",
         "secretKeys": {"dev": "tr_dev_1"},
+        "accessToken": "tr_pat_1",
         "pid": os.getpid(),
     }
     assert stat.S_IMODE(path.stat().st_mode) == 0o600

@@ -6,6 +6,7 @@ from the current folder upward.
 
 import json
 import os
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, cast
@@ -25,6 +26,8 @@ class Connection:
 
     url: str
     secret_key: str = field(repr=False)
+    #: The personal access token of the local server's own machine.
+    access_token: str | None = field(default=None, repr=False)
     data_dir: Path | None = None
     pid: int | None = None
 
@@ -72,7 +75,14 @@ def read_local(data_dir: Path) -> Connection | None:
         return None
     match content:
         case {"url": str(url), "secretKey": str(key), "pid": int(pid)} if _is_alive(pid):
-            return Connection(url=url, secret_key=key, data_dir=data_dir, pid=pid)
+            token = cast("dict[str, object]", content).get("accessToken")
+            return Connection(
+                url=url,
+                secret_key=key,
+                access_token=token if isinstance(token, str) else None,
+                data_dir=data_dir,
+                pid=pid,
+            )
         case _:
             return None
 
@@ -103,6 +113,26 @@ def read_keys(connection: Connection, environment: str) -> str:
             f"the local server has no environment {environment!r}: it has {', '.join(keys)}"
         )
     return keys[environment]
+
+
+def replace_local_key(data_dir: Path, environment: str, secret_key: str) -> None:
+    """Note the new key of an environment where programs of this machine look for it."""
+    path = data_dir / _LOCAL_FILE
+    try:
+        content = cast("dict[str, object]", json.loads(path.read_bytes()))
+        keys = cast("dict[str, str]", content["secretKeys"])
+        keys[environment] = secret_key
+        if environment == environment_of(str(content["secretKey"])):
+            content["secretKey"] = secret_key
+        # mkstemp makes the file with mode 0600.
+        descriptor, name = tempfile.mkstemp(prefix=f".{_LOCAL_FILE}-", dir=data_dir)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(json.dumps(content, indent=2) + "\n")
+        Path(name).replace(path)
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ConfigurationError(
+            f"the key was replaced, and {path} still has the old one ({error}): restart the server"
+        ) from None
 
 
 def environment_of(secret_key: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from runwell._version import __version__
+from runwell.cli.access import access_tokens, keys
 from runwell.cli.dev import dev
 from runwell.cli.env import env
 from runwell.cli.envvars import envvars
@@ -71,7 +72,20 @@ def main() -> None:
     """
 
 
-for _command in (init, dev, trigger, runs, schedules, queues, env, envvars, server, worker):
+for _command in (
+    init,
+    dev,
+    trigger,
+    runs,
+    schedules,
+    queues,
+    env,
+    envvars,
+    keys,
+    access_tokens,
+    server,
+    worker,
+):
     main.add_command(_command)
 
 

@@ -224,6 +224,12 @@ def read_environment() -> ClientSettings:
     )
 
 
+def read_access_token() -> tuple[str, str] | None:
+    """The URL and the personal access token that the environment gives; None without a token."""
+    token, url = os.environ.get("TRIGGER_ACCESS_TOKEN", "").strip(), read_environment().base_url
+    return (check_url(url), token) if token.startswith("tr_pat_") else None
+
+
 def check_url(url: str) -> str:
     """The URL of a server without a slash at its end; raises ConfigurationError."""
     try:

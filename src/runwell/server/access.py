@@ -46,6 +46,11 @@ OPEN: Final = Access(is_open=True)
 #: The secret key of an environment.
 SECRET: Final = Access(takes_secret_keys=True)
 
+#: A person's token: for what is more than an environment.
+PERSONAL: Final = Access(takes_personal_tokens=True)
+#: Either: the environment is that of the key, or one that the path names.
+_SECRET_OR_PERSONAL: Final = Access(takes_secret_keys=True, takes_personal_tokens=True)
+
 #: Asked for each token that is made, and by workers.
 _UNLIMITED: Final = Access(takes_secret_keys=True, is_unlimited=True)
 
@@ -148,12 +153,12 @@ ACCESS: Final[dict[str, Access]] = {
     "listTimezones": OPEN,
     # Environment variables.
     "readAllVariables": _UNLIMITED,
-    "listVariables": SECRET,
-    "createVariable": SECRET,
-    "importVariables": SECRET,
-    "retrieveVariable": SECRET,
-    "updateVariable": SECRET,
-    "deleteVariable": SECRET,
+    "listVariables": _SECRET_OR_PERSONAL,
+    "createVariable": _SECRET_OR_PERSONAL,
+    "importVariables": _SECRET_OR_PERSONAL,
+    "retrieveVariable": _SECRET_OR_PERSONAL,
+    "updateVariable": _SECRET_OR_PERSONAL,
+    "deleteVariable": _SECRET_OR_PERSONAL,
     # Waitpoint tokens and events. The URL that completes a token has a secret in it.
     "createToken": SECRET,
     "listTokens": SECRET,
@@ -165,6 +170,15 @@ ACCESS: Final[dict[str, Access]] = {
     "describePublicTokens": _UNLIMITED,
     "createPublicToken": SECRET,
     "createPublicToken4x": SECRET,
+    # People and projects.
+    "whoami": PERSONAL,
+    "listProjects": PERSONAL,
+    "retrieveProject": PERSONAL,
+    "retrieveProjectEnvironment": PERSONAL,
+    "rotateKey": PERSONAL,
+    "createPersonalToken": PERSONAL,
+    "listPersonalTokens": PERSONAL,
+    "revokePersonalToken": PERSONAL,
     # Workers.
     "registerBackgroundWorker": _UNLIMITED,
     "connect": SECRET,

@@ -16,6 +16,7 @@ from runwell.server.routes import (
     idempotency,
     openapi,
     packets,
+    projects,
     public_tokens,
     queues,
     run_changes,
@@ -44,6 +45,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *schedules.operations,
     *deployments.operations,
     *variables.operations,
+    *projects.operations,
     *health.operations,
 )
 

@@ -25,10 +25,11 @@ from runwell.core.errors import InvalidPayloadError, RequestError
 from runwell.core.payloads import Json, parse_json
 from runwell.core.public_tokens import AUDIENCE, ISSUER, as_instant, hash_credential
 from runwell.core.scopes import Resource, allows, names_of
-from runwell.engine import credentials, environments
+from runwell.engine import credentials, environments, people
 from runwell.engine.credentials import Signers
 from runwell.engine.db import Database
 from runwell.engine.environments import Environment
+from runwell.engine.people import TOKEN_PREFIX, Person
 from runwell.server.access import Access
 
 T = TypeVar("T")
@@ -71,9 +72,14 @@ class Credential:
 
 @dataclass(kw_only=True)
 class Grant:
-    """What a request may do: its credential, and what its route takes."""
+    """What a request may do: its credential, and what its route takes.
 
-    credential: Credential
+    `person` is who has come with a personal access token; there is no credential of an environment
+    then.
+    """
+
+    credential: Credential | None
+    person: Person | None = None
     access: Access
     #: Whether something was required of the credential, and it let that pass.
     is_checked: bool
@@ -93,6 +99,7 @@ class KeyRing:
         """Know none yet."""
         self._by_key = _Kept[Environment]()
         self._signers = _Kept[Signers]()
+        self._people = _Kept[Person]()
 
     async def find(self, db: Database, secret_key: str, *, now: datetime) -> Environment | None:
         """The environment of a key; None when no environment has it."""
@@ -114,6 +121,21 @@ class KeyRing:
             if found is not None:
                 self._signers.put(public_id, found)
         return found
+
+    async def find_person(self, db: Database, token: str, *, now: datetime) -> Person | None:
+        """Whose personal access token it is; None when it is nobody's."""
+        kept_as = hash_credential(token)
+        found = self._people.get(kept_as)
+        if found is None:
+            async with db.connection() as tx:
+                found = await people.find_person(tx, token, now=now)
+            if found is not None:
+                self._people.put(kept_as, found)
+        return found
+
+    def forget_person(self, person: Person) -> None:
+        """Look up anew what was kept about a person: their tokens have changed."""
+        self._people.drop(lambda kept: kept.id == person.id)
 
     def forget(self, environment: Environment) -> None:
         """Look up anew what was kept about an environment: its keys have changed."""
@@ -147,12 +169,21 @@ class _Kept(Generic[T]):
 
 async def read_credential(
     request: Request, access: Access, keys: KeyRing, db: Database, *, now: datetime
-) -> Credential:
-    """The credential of a request to a route; raises RequestError 401 that says what came instead.
+) -> Credential | Person:
+    """The credential of a request to a route, or who has come.
+
+    Raises RequestError 401 that says what came instead.
 
     A public token is refused where the route takes none (403), once it is known to be good.
     """
     given = read_bearer(request)
+    if given.startswith(TOKEN_PREFIX) and access.takes_personal_tokens:
+        person = await keys.find_person(db, given, now=now)
+        if person is None:
+            raise RequestError(
+                401, "this personal access token is unknown here, was revoked, or has expired"
+            )
+        return person
     if given.count(".") == 2:
         credential = await _read_public_token(given, keys, db, now=now)
         if not access.takes_public_tokens:
@@ -162,6 +193,12 @@ async def read_credential(
             )
         return credential
     _check_secret_key(given)
+    if not access.takes_secret_keys:
+        raise RequestError(
+            401,
+            "this is a secret key, which is not accepted here: use a personal access token "
+            "(tr_pat_...)",
+        )
     environment = await keys.find(db, given, now=now)
     if environment is None:
         raise _unknown_key()
@@ -195,7 +232,18 @@ def grant_of(request: Request) -> Grant:
 
 def credential_of(request: Request) -> Credential:
     """The credential of a request, read before its route was called."""
-    return grant_of(request).credential
+    credential = grant_of(request).credential
+    if credential is None:
+        raise RuntimeError(f"{request.url.path} takes personal tokens, which name no environment")
+    return credential
+
+
+def person_of(request: Request) -> Person:
+    """Who has come with a personal access token."""
+    person = grant_of(request).person
+    if person is None:
+        raise RuntimeError(f"{request.url.path} takes other credentials than personal tokens")
+    return person
 
 
 def require(request: Request, *resources: Resource, of_all: bool = False) -> None:
@@ -216,7 +264,7 @@ def require(request: Request, *resources: Resource, of_all: bool = False) -> Non
 def may(request: Request, *resources: Resource, of_all: bool = False) -> bool:
     """Whether `require` would let a request pass."""
     grant = grant_of(request)
-    given, access = grant.credential, grant.access
+    given, access = credential_of(request), grant.access
     groups = [(resource,) for resource in resources] if of_all else [resources]
     return all(
         given.allows(access.action, *group, super_scopes=access.super_scopes) for group in groups

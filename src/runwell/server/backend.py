@@ -24,6 +24,7 @@ from runwell.engine.db import Database, Transaction
 from runwell.engine.environments import Environment
 from runwell.engine.notifications import Signals
 from runwell.engine.object_store import ObjectStore
+from runwell.engine.people import Person
 from runwell.server import auth
 from runwell.server.access import Access
 from runwell.server.auth import Credential, Grant, KeyRing
@@ -75,6 +76,12 @@ class Backend:
         this route. What the route does then is `auth.require`.
         """
         credential = await auth.read_credential(request, access, self.keys, self.db, now=self.now())
+        if isinstance(credential, Person):
+            auth.hold(
+                request,
+                Grant(credential=None, person=credential, access=access, is_checked=True),
+            )
+            return
         auth.hold(
             request,
             Grant(credential=credential, access=access, is_checked=not credential.is_public),

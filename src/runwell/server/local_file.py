@@ -1,7 +1,7 @@
 """`local.json` in the data directory: how other programs of this machine find the local server.
 
-It holds the URL, the secret key of the development environment, those of all environments, and the
-process id, readable by its owner only.
+It holds the URL, the secret key of the development environment, those of all environments, a
+personal access token, and the process id, readable by its owner only.
 """
 
 import contextlib
@@ -15,7 +15,12 @@ NAME = "local.json"
 
 
 def write_local_file(
-    data_dir: Path, *, url: str, secret_key: str, secret_keys: dict[str, str]
+    data_dir: Path,
+    *,
+    url: str,
+    secret_key: str,
+    secret_keys: dict[str, str],
+    access_token: str | None = None,
 ) -> None:
     """Write it, all at once; raises OSError when the directory can't be written to."""
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -27,6 +32,7 @@ def write_local_file(
         "url": url,
         "secretKey": secret_key,
         "secretKeys": secret_keys,
+        "accessToken": access_token,
         "pid": os.getpid(),
     }
     content = json.dumps(found, indent=2)

@@ -75,6 +75,11 @@ def make_document(operations: Sequence[Operation]) -> dict[str, Json]:
                     "scheme": "bearer",
                     "description": "The secret key of an environment: `tr_dev_...`",
                 },
+                "personalToken": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "A personal access token: `tr_pat_...`",
+                },
                 "publicToken": {
                     "type": "http",
                     "scheme": "bearer",
@@ -146,6 +151,7 @@ def _security(operation: Operation) -> list[Json]:
     access = operation.access
     takes: dict[str, bool] = {
         "secretKey": access.takes_secret_keys,
+        "personalToken": access.takes_personal_tokens,
         "publicToken": access.takes_public_tokens,
     }
     return [{name: []} for name, is_taken in takes.items() if is_taken]

@@ -20,8 +20,8 @@ from runwell.core.variable_schemas import (
     VariableValueBody,
 )
 from runwell.engine import variables
+from runwell.engine.environments import Environment
 from runwell.engine.variables import Variable, VariablesError
-from runwell.server import auth
 from runwell.server.backend import Backend
 from runwell.server.http import MEGABYTE, Answer, answer, path_text, read_body, read_model
 from runwell.server.named_environments import environment_of
@@ -38,7 +38,7 @@ _TOO_MANY = (422, "There would be too many, or they would be too large.")
 
 async def list_variables(request: Request, backend: Backend) -> Answer:
     """Every variable by name; secret values are not shown."""
-    environment = environment_of(request)
+    environment = await environment_of(request, backend)
     cipher = await backend.get_cipher()
     async with backend.db.transaction() as tx:
         found = await variables.list_variables(tx, environment, cipher)
@@ -47,7 +47,7 @@ async def list_variables(request: Request, backend: Backend) -> Answer:
 
 async def read_all(request: Request, backend: Backend) -> Answer:
     """Every variable with its value: what runs get."""
-    environment = environment_of(request)
+    environment = await environment_of(request, backend)
     cipher = await backend.get_cipher()
     async with backend.db.transaction() as tx:
         found = await variables.read_all(tx, environment, cipher)
@@ -56,7 +56,7 @@ async def read_all(request: Request, backend: Backend) -> Answer:
 
 async def create(request: Request, backend: Backend) -> Answer:
     """Create one."""
-    environment = environment_of(request)
+    environment = await environment_of(request, backend)
     body = await read_model(request, VariableBody, allows_nul=True)
     variable = Variable(name=body.name, value=body.value, is_secret=body.is_secret)
     cipher = await backend.get_cipher()
@@ -68,12 +68,12 @@ async def create(request: Request, backend: Backend) -> Answer:
         )
     except VariablesError as error:
         return _refusal(error)
-    return _done(request, backend)
+    return _done(environment, backend)
 
 
 async def import_many(request: Request, backend: Backend) -> Answer:
     """Create many, all or none."""
-    environment = environment_of(request)
+    environment = await environment_of(request, backend)
     if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         body = _read_form(request, await read_body(request, limit=_MAX_BODY))
     else:
@@ -93,12 +93,12 @@ async def import_many(request: Request, backend: Backend) -> Answer:
         )
     except VariablesError as error:
         return _refusal(error)
-    return _done(request, backend)
+    return _done(environment, backend)
 
 
 async def retrieve(request: Request, backend: Backend) -> Answer:
     """One variable."""
-    environment, name = environment_of(request), path_text(request, "name")
+    environment, name = await environment_of(request, backend), path_text(request, "name")
     cipher = await backend.get_cipher()
     async with backend.db.transaction() as tx:
         found = await variables.get_variable(tx, environment, name, cipher)
@@ -107,7 +107,7 @@ async def retrieve(request: Request, backend: Backend) -> Answer:
 
 async def update(request: Request, backend: Backend) -> Answer:
     """Give one another value."""
-    environment, name = environment_of(request), path_text(request, "name")
+    environment, name = await environment_of(request, backend), path_text(request, "name")
     body = await read_model(request, VariableValueBody, allows_nul=True)
     cipher = await backend.get_cipher()
     try:
@@ -118,19 +118,19 @@ async def update(request: Request, backend: Backend) -> Answer:
         )
     except VariablesError as error:
         return _refusal(error)
-    return _done(request, backend)
+    return _done(environment, backend)
 
 
 async def delete(request: Request, backend: Backend) -> Answer:
     """Delete one."""
-    environment, name = environment_of(request), path_text(request, "name")
+    environment, name = await environment_of(request, backend), path_text(request, "name")
     await backend.db.run(lambda tx: variables.delete_variable(tx, environment, name))
-    return _done(request, backend)
+    return _done(environment, backend)
 
 
-def _done(request: Request, backend: Backend) -> Answer:
+def _done(environment: Environment, backend: Backend) -> Answer:
     # The next dequeue at this server says that there are others; at another one within seconds.
-    backend.keys.forget(auth.credential_of(request).environment)
+    backend.keys.forget(environment)
     return answer(Success())
 
 
