@@ -25,7 +25,6 @@ from runwell.client.transport import (
 from runwell.client.workers import WorkerClient
 from runwell.core.errors import BuiltInError
 from runwell.core.protocol import (
-    CapturedLine,
     CompleteReport,
     ConnectBody,
     DequeueBody,
@@ -41,6 +40,7 @@ from runwell.core.protocol import (
     TaskManifest,
     WorkerMetadata,
 )
+from runwell.core.spans import CapturedLine
 from tests.server.serving import Served, serving
 
 ONCE = RequestOptions(retry=Retry(max_attempts=1))

@@ -5,9 +5,9 @@ import json
 from runwell.core.protocol import (
     MAX_LOG_ATTRIBUTES_BYTES,
     MAX_LOG_MESSAGE_CHARACTERS,
-    CapturedLine,
     LogsReport,
 )
+from runwell.core.spans import CapturedLine
 from runwell.engine import logs, runs
 from runwell.engine.db import Database
 from tests.support.factories import (

@@ -6,7 +6,6 @@ from typing import Any
 from runwell.core.errors import BuiltInError, TaskRunError
 from runwell.core.protocol import (
     CanceledReport,
-    CapturedLine,
     CompleteReport,
     DequeuedRun,
     FailReport,
@@ -14,6 +13,7 @@ from runwell.core.protocol import (
     LogsReport,
     StartReport,
 )
+from runwell.core.spans import CapturedLine
 from tests.support.instants import NOW
 
 ERROR = BuiltInError(name="ValueError", message="no", stack_trace="Traceback ...")

@@ -2,7 +2,8 @@
 
 import pytest
 
-from runwell.core.protocol import MAX_LOG_MESSAGE_CHARACTERS, CapturedLine
+from runwell.core.protocol import MAX_LOG_MESSAGE_CHARACTERS
+from runwell.core.spans import CapturedLine
 from runwell.worker import lines
 from runwell.worker.lines import LineBudget, LineCollector
 from runwell.worker.records import STDERR, STDOUT, LoggedLine

@@ -16,6 +16,7 @@ from runwell.core.machines import DEFAULT_MACHINE, MachineName
 from runwell.core.metadata import Operation
 from runwell.core.payloads import JSON_TYPE, Json
 from runwell.core.schedules import ScheduleManifest
+from runwell.core.spans import CapturedLine, Span
 from runwell.core.timing import Instant, RetryOptions
 
 #: A supervisor says that it lives this often; after the lease without a word its runs go elsewhere.
@@ -303,22 +304,13 @@ class StartReport(_RunReport):
     started_at: Instant
 
 
-class CapturedLine(WireModel):
-    """One log line; `seq` numbers the lines of an attempt from 1."""
-
-    seq: int = Field(ge=0, le=_MAX_INTEGER)
-    time: Instant
-    level: Literal["TRACE", "DEBUG", "LOG", "INFO", "WARN", "ERROR"]
-    message: str
-    attributes: dict[str, Json] | None = None
-
-
 class LogsReport(_RunReport):
-    """Lines that an attempt wrote; a line sent twice is stored once."""
+    """What an attempt wrote, and its spans; what is sent twice is stored once."""
 
     type: Literal["logs"] = "logs"
     attempt_number: int = Field(ge=0, le=_MAX_INTEGER)
     lines: list[CapturedLine]
+    spans: list[Span] = []
 
 
 class MetadataReport(_RunReport):

@@ -13,6 +13,7 @@ from runwell.engine import (
     maintenance,
     packets,
     rate_limits,
+    spans,
     ticks,
     timers,
     waitpoints,
@@ -37,6 +38,8 @@ from runwell.engine.retention import (
 # Old runs and lines are looked for so often, and deleted with so much of a rest between two steps.
 _SWEEP_SECONDS = 600.0
 _REST_SECONDS = 0.1
+# There are partitions for some days ahead, so that this may fail for long.
+_DAYS_SECONDS = 3_600.0
 
 _log = logging.getLogger(__name__)
 
@@ -209,7 +212,11 @@ def _list_storage_loops(
         await store.tidy(clock.now())
         return 0
 
+    async def keep_span_days() -> int:
+        return await spans.keep_days(db, now=clock.now(), lifetime=retention.lines)
+
     loops = [
+        Loop(name="span_days", interval_seconds=_DAYS_SECONDS, tick=keep_span_days),
         Loop(name="packets", interval_seconds=30.0, tick=sweep_packets, full=packets.BATCH),
         Loop(name="object_store", interval_seconds=600.0, tick=tidy_store),
     ]

@@ -9,6 +9,7 @@ from runwell.core.protocol import MAX_LOG_MESSAGE_CHARACTERS, LogsReport
 from runwell.core.schemas import LogLine, LogPage
 from runwell.engine.db import Transaction
 from runwell.engine.queries import load_queries
+from runwell.engine.spans import RunSpan, store_spans
 
 _sql = load_queries("logs")
 
@@ -18,7 +19,7 @@ _MAX_ATTRIBUTES_CHARACTERS = 16_384
 
 
 async def insert_lines(tx: Transaction, reports: list[LogsReport]) -> None:
-    """Store the lines of reports that were accepted; a line that is there already is kept."""
+    """Store lines and spans of reports that were accepted; a line that is there already is kept."""
     run_ids: list[str] = []
     attempts: list[int] = []
     seqs: list[int] = []
@@ -26,6 +27,7 @@ async def insert_lines(tx: Transaction, reports: list[LogsReport]) -> None:
     levels: list[str] = []
     messages: list[str] = []
     attributes: list[str | None] = []
+    span_ids: list[str | None] = []
     for report in reports:
         for line in report.lines:
             run_ids.append(report.run_id)
@@ -36,6 +38,7 @@ async def insert_lines(tx: Transaction, reports: list[LogsReport]) -> None:
             # Workers clip too; this is the door, and PostgreSQL holds no NUL.
             messages.append(line.message[:MAX_LOG_MESSAGE_CHARACTERS].replace("\x00", "\ufffd"))
             attributes.append(_encode_attributes(line.attributes))
+            span_ids.append(line.span_id)
     if run_ids:
         await tx.execute(
             _sql.insert_lines,
@@ -46,7 +49,16 @@ async def insert_lines(tx: Transaction, reports: list[LogsReport]) -> None:
             levels=levels,
             messages=messages,
             attributes=attributes,
+            span_ids=span_ids,
         )
+    await store_spans(
+        tx,
+        (
+            RunSpan(run_id=report.run_id, attempt_number=report.attempt_number, span=span)
+            for report in reports
+            for span in report.spans
+        ),
+    )
 
 
 async def read_lines(tx: Transaction, run_id: str, *, after: str | None, limit: int) -> LogPage:

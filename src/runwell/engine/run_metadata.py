@@ -14,8 +14,9 @@ from typing import cast
 from runwell.core.errors import InvalidPayloadError, RequestError
 from runwell.core.metadata import Metadata, Operation, UpdateOperation, apply_operations
 from runwell.core.payloads import MAX_METADATA_BYTES, check_json, encode_json
-from runwell.core.protocol import CapturedLine, LogsReport, MetadataUpdate
+from runwell.core.protocol import LogsReport, MetadataUpdate
 from runwell.core.schemas import MetadataBody
+from runwell.core.spans import CapturedLine
 from runwell.core.statuses import ExecutionStatus
 from runwell.engine import logs
 from runwell.engine.db import Database, Row, Transaction

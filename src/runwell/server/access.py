@@ -110,6 +110,13 @@ ACCESS: Final[dict[str, Access]] = {
     "updateMetadata": SECRET,
     "readMetadata": SECRET,
     "readRunLog": SECRET,
+    # Traces.
+    "retrieveRunTrace": SECRET,
+    "listRunEvents": SECRET,
+    "retrieveSpan": SECRET,
+    "listSpanChildren": SECRET,
+    "exportTraces": SECRET,
+    "exportLogs": SECRET,
     "resetIdempotencyKey": SECRET,
     # Batches.
     "triggerBatch": BATCH_TRIGGER,

@@ -10,8 +10,8 @@ from runwell.core.protocol import (
     MAX_LOG_BYTES_PER_RUN,
     MAX_LOG_LINES_PER_RUN,
     MAX_LOG_MESSAGE_CHARACTERS,
-    CapturedLine,
 )
+from runwell.core.spans import CapturedLine
 from runwell.worker.capture import clip_message
 from runwell.worker.records import STDERR, STDOUT, LoggedLine
 

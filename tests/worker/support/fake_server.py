@@ -18,7 +18,6 @@ from runwell.core.machines import MachineName
 from runwell.core.payloads import Json
 from runwell.core.protocol import (
     CanceledReport,
-    CapturedLine,
     CompleteReport,
     ConnectAnswer,
     ConnectBody,
@@ -42,6 +41,7 @@ from runwell.core.protocol import (
     ReportBody,
     StartReport,
 )
+from runwell.core.spans import CapturedLine
 
 SECRET_KEY = "tr_dev_abcdefghijklmnopqrst"
 _PREFIX = "/engine/v1/worker-actions/"
