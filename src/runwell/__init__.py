@@ -67,8 +67,10 @@ if TYPE_CHECKING:
     from runwell.sdk.definitions import queue, task
     from runwell.sdk.hooks import ErrorHandling
     from runwell.sdk.idempotency import idempotency_keys
+    from runwell.sdk.locals import LocalKey, locals  # noqa: A004 (the documentation's name)
     from runwell.sdk.logger import logger
     from runwell.sdk.metadata import metadata
+    from runwell.sdk.python import PythonError, PythonResult, python
     from runwell.sdk.retry import RetryByHeaders, retry
     from runwell.sdk.runtime import RunContext
     from runwell.sdk.schedules import Cron, schedules
@@ -76,6 +78,7 @@ if TYPE_CHECKING:
     from runwell.sdk.tags import tags
     from runwell.sdk.task import Task
     from runwell.sdk.tokens import TokenResult, WaitTimeoutError
+    from runwell.sdk.usage import Measurement, RunUsage, usage
     from runwell.sdk.wait import wait
     from runwell.sdk.waiting import WaitRefusedError
 
@@ -135,8 +138,10 @@ _MODULES = {
     "runwell.sdk.definitions": ("queue", "task"),
     "runwell.sdk.hooks": ("ErrorHandling",),
     "runwell.sdk.idempotency": ("idempotency_keys",),
+    "runwell.sdk.locals": ("LocalKey", "locals"),
     "runwell.sdk.logger": ("logger",),
     "runwell.sdk.metadata": ("metadata",),
+    "runwell.sdk.python": ("PythonError", "PythonResult", "python"),
     "runwell.sdk.retry": ("RetryByHeaders", "retry"),
     "runwell.sdk.runtime": ("RunContext",),
     "runwell.sdk.schedules": ("Cron", "schedules"),
@@ -145,6 +150,7 @@ _MODULES = {
     "runwell.sdk.tags": ("tags",),
     "runwell.sdk.task": ("Task",),
     "runwell.sdk.tokens": ("TokenResult", "WaitTimeoutError"),
+    "runwell.sdk.usage": ("Measurement", "RunUsage", "usage"),
     "runwell.sdk.wait": ("wait",),
     "runwell.sdk.waiting": ("WaitRefusedError",),
 }
@@ -174,12 +180,16 @@ __all__ = [
     "Failed",
     "InternalServerError",
     "InvalidPayloadError",
+    "LocalKey",
     "Machine",
+    "Measurement",
     "MetadataChanges",
     "NotFoundError",
     "Ok",
     "OutOfMemoryError",
     "PermissionDeniedError",
+    "PythonError",
+    "PythonResult",
     "Queue",
     "QueuePage",
     "RateLimit",
@@ -197,6 +207,7 @@ __all__ = [
     "RunPage",
     "RunStopped",
     "RunTimedOut",
+    "RunUsage",
     "RunwellError",
     "ScheduleObject",
     "SchedulePage",
@@ -219,8 +230,10 @@ __all__ = [
     "envvars",
     "idempotency_keys",
     "item",
+    "locals",
     "logger",
     "metadata",
+    "python",
     "queue",
     "queues",
     "retry",
@@ -230,6 +243,7 @@ __all__ = [
     "task",
     "tasks",
     "timeout",
+    "usage",
     "wait",
     "webhooks",
 ]

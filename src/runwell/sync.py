@@ -16,6 +16,7 @@ from runwell.sdk.client import blocking_runs as runs
 from runwell.sdk.client import blocking_tasks as tasks
 from runwell.sdk.idempotency import blocking_idempotency_keys as idempotency_keys
 from runwell.sdk.metadata import blocking_metadata as metadata
+from runwell.sdk.python import blocking_python as python
 from runwell.sdk.retry import blocking_retry as retry
 from runwell.sdk.schedules import blocking_schedules as schedules
 from runwell.sdk.tags import blocking_tags as tags
@@ -27,6 +28,7 @@ __all__ = [
     "envvars",
     "idempotency_keys",
     "metadata",
+    "python",
     "queues",
     "retry",
     "runs",

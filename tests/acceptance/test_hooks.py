@@ -1,6 +1,7 @@
 """Hooks of runs on a real platform."""
 
 from collections.abc import Generator
+from typing import cast
 
 import pytest
 
@@ -33,3 +34,12 @@ async def test_what_handle_error_says_wins_over_the_number_of_attempts(platform:
         assert run.error is not None
         assert run.error.message == "not yet"
         assert len(run.attempts) == 1
+
+
+@pytest.mark.parametrize("task_id", ["wait-and-measure", "block-and-measure"])
+async def test_usage_counts_what_runs_and_not_what_waits(platform: Platform, task_id: str) -> None:
+    async with open_session(platform) as session:
+        run = await session.tasks.trigger_and_poll(task_id, poll_interval=0.05, timeout=60)
+        assert isinstance(run.output, list)
+        measured, total = cast("list[int]", run.output)
+        assert 50 <= measured <= total < 1500

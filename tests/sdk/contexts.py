@@ -62,6 +62,12 @@ class KeepingRuntime:
         self.wait_hooks = None
         self.metadata: Metadata = {}
         self.changes: list[tuple[Target, Operation]] = []
+        self.locals: dict[object, object] = {}
+        self.seconds = 0.0
+
+    def active_seconds(self) -> float:
+        """What the test says."""
+        return self.seconds
 
     def emit_line(self, level: LogLevel, message: str, attributes: Mapping[str, Json]) -> None:
         """Keep a line."""

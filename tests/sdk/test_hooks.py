@@ -62,6 +62,10 @@ def generates() -> object:
     yield 1
 
 
+async def calls_and_yields(call_next: object) -> object:
+    yield call_next
+
+
 @pytest.mark.parametrize(
     ("name", "function", "message"),
     [
@@ -73,7 +77,8 @@ def generates() -> object:
         ("cleanup", "clean", "is 'clean': it takes a function"),
         ("cleanup", int, "it takes a function"),
         ("middleware", takes_by_place, "given by name"),
-        ("middleware", takes_by_name, "must take 'call_next', by which it runs the task"),
+        ("middleware", takes_by_name, "must take 'call_next', by which it runs the task, or yi"),
+        ("middleware", calls_and_yields, "yields where the task runs, and so takes no 'call_ne"),
     ],
 )
 def test_what_can_not_be_called_is_refused(

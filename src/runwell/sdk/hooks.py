@@ -6,7 +6,13 @@ Sources: docs `tasks/overview.md`, `errors-retrying.md`.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+)
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, Protocol, TypedDict, TypeVar, cast, get_args
@@ -103,6 +109,20 @@ class Hook:
         """Whether it is an `async def`."""
         return inspect.iscoroutinefunction(self.function)
 
+    @property
+    def is_generator(self) -> bool:
+        """Whether it yields where the task runs."""
+        return _is_generator(self.function)
+
+    def as_manager(
+        self, payload: object, values: Mapping[str, object]
+    ) -> AbstractContextManager[object] | AbstractAsyncContextManager[object]:
+        """A middleware that yields, as what stands around the task."""
+        if inspect.isasyncgenfunction(self.function):
+            make = cast("Callable[..., AsyncGenerator[object]]", self.call)
+            return asynccontextmanager(make)(payload, values)
+        return contextmanager(cast("Callable[..., Generator[object]]", self.call))(payload, values)
+
     def call(self, payload: object, values: Mapping[str, object]) -> object:
         """Call it with those of the values that it declares; a coroutine for an `async def`."""
         named = {name: values[name] for name in self.takes}
@@ -150,10 +170,12 @@ class HookDecorators:
         return self._add("cleanup", function)
 
     def middleware(self, function: _FunctionT, /) -> _FunctionT:
-        """Call it instead of the task's function, which runs when it calls `call_next()`.
+        """Put it around the task's function, which runs where it yields, or calls `call_next()`.
 
-        Takes `call_next`, and may take the payload, `ctx` and `init`. In an `async def`, write
-        `await call_next()`; it returns the output. An error in it is one of the task.
+        With a `yield`, once, it reads like a `contextlib.contextmanager`, and what the task raises
+        is raised there. Otherwise it takes `call_next`, which returns the output; write
+        `await call_next()` in an `async def`. It may take the payload, `ctx` and `init`. An error
+        in it is one of the task. What it keeps in `locals` is there for the task.
         """
         return self._add("middleware", function)
 
@@ -239,7 +261,8 @@ def read_hook(name: HookName, function: object, owner: str) -> Hook:
     where = f"{owner}: the hook '{name}'"
     if not callable(function) or inspect.isclass(function):
         raise TypeError(f"{where} is {function!r}: it takes a function")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+    is_generator = _is_generator(function)
+    if is_generator and name != "middleware":
         raise TypeError(f"{where} is a generator: write a function that returns")
     parameters = dict(inspect.signature(function).parameters)
     offered = _OFFERED[name]
@@ -256,8 +279,12 @@ def read_hook(name: HookName, function: object, owner: str) -> Hook:
     if len(parameters) > 1:
         names = ", ".join(f"'{one}'" for one in parameters)
         raise TypeError(f"{where} takes {names}: {allowed}")
-    if name == "middleware" and "call_next" not in takes:
-        raise TypeError(f"{where} must take 'call_next', by which it runs the task")
+    if name == "middleware" and is_generator is ("call_next" in takes):
+        raise TypeError(
+            f"{where} yields where the task runs, and so takes no 'call_next'"
+            if is_generator
+            else f"{where} must take 'call_next', by which it runs the task, or yield once"
+        )
     payload = next(iter(parameters.values()), None)
     return Hook(name=name, function=function, payload=payload, takes=takes)
 
@@ -266,8 +293,17 @@ def check_middleware(task: HookDecorators, of_project: Hooks, *, is_async: bool)
     """Refuse a blocking middleware around an `async def` task; raises TypeError."""
     for hooks in (task.hooks, of_project):
         middleware = hooks.get("middleware")
-        if is_async and middleware is not None and not middleware.is_async:
+        if is_async and middleware is not None and not _fits_async(middleware):
             raise TypeError(
                 f"{task.owner} is an `async def`, and the middleware around it a `def`: "
-                "make the middleware an `async def` that writes `await call_next()`"
+                "make the middleware an `async def` that writes `await call_next()`, or one that "
+                "yields"
             )
+
+
+def _fits_async(middleware: Hook) -> bool:
+    return middleware.is_async or middleware.is_generator
+
+
+def _is_generator(function: object) -> bool:
+    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)

@@ -208,6 +208,15 @@ class Runtime(Protocol):
         ...
 
     @property
+    def locals(self) -> dict[object, object]:
+        """What `locals` keeps for this attempt."""
+        ...
+
+    def active_seconds(self) -> float:
+        """How long this attempt has run until now, in seconds, without its waits."""
+        ...
+
+    @property
     def wait_hooks(self) -> WaitHooks | None:
         """Whom to tell of waits; None when no hook wants to know."""
         ...

@@ -225,6 +225,7 @@ class Child:
             )
 
         metadata = ChildMetadata(run, self._inbox)
+        self._waits.start_clock()
         return _ChildRuntime(make_context, self._pipe, self._log_level, self._waits, metadata)
 
     def _call(self, task: AnyTask, payload: object, runtime: "_ChildRuntime") -> object:
@@ -264,6 +265,7 @@ class _ChildRuntime:
         self._log_level: LogThreshold = log_level
         self._waits = waits
         self.wait_hooks: WaitHooks | None = None
+        self.locals: dict[object, object] = {}
 
     @property
     def ctx(self) -> RunContext:
@@ -271,6 +273,10 @@ class _ChildRuntime:
         if self._ctx is None:
             self._ctx = self._make_context()
         return self._ctx
+
+    def active_seconds(self) -> float:
+        """How long it has run, without its waits."""
+        return self._waits.active_seconds()
 
     def change_metadata(self, target: Target, operation: Operation) -> None:
         """A change of `metadata`."""

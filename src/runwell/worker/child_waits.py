@@ -3,6 +3,7 @@
 import asyncio
 import os
 import threading
+import time
 from functools import partial
 
 from runwell.core.waits import Wait, WaitOutcome
@@ -31,6 +32,15 @@ class ChildWaits:
         self._look_seconds = _FIRST_LOOK_SECONDS
         self._is_blocked = False
         self._seen = 0
+        self._clock = ActiveClock()
+
+    def start_clock(self) -> None:
+        """A run starts now."""
+        self._clock = ActiveClock()
+
+    def active_seconds(self) -> float:
+        """How long the run has been active, in seconds: without its waits."""
+        return self._clock.read()
 
     def begin(self, wait: Wait) -> WaitFuture:
         """Begin a wait of a coroutine: it awaits what this returns."""
@@ -49,6 +59,8 @@ class ChildWaits:
         waiter = self._pending[wait.wait_id] = _Waiter(None)
         # The main thread is the run: when it waits, the run does.
         is_blocked = threading.current_thread() is threading.main_thread()
+        if is_blocked:
+            self._clock.stop()
         self._send(WaitOrder(waits=[wait], is_blocked=is_blocked, seen=self._seen))
         try:
             while waiter.outcome is None:
@@ -60,6 +72,9 @@ class ChildWaits:
             self._pending.pop(wait.wait_id, None)
             self._send(WaitOrder(forgotten=[wait.wait_id]))
             raise
+        finally:
+            if is_blocked:
+                self._clock.go_on()
         return waiter.outcome
 
     def end(self) -> None:
@@ -78,6 +93,10 @@ class ChildWaits:
             return
         was_blocked = self._is_blocked
         self._is_blocked = bool(self._pending) and self._does_nothing_else(loop)
+        if self._is_blocked:
+            self._clock.stop()
+        else:
+            self._clock.go_on()
         if self._begun or self._forgotten or (self._is_blocked and not was_blocked):
             order = WaitOrder(
                 waits=self._begun,
@@ -131,6 +150,8 @@ class ChildWaits:
                 # Given up meanwhile.
                 continue
             self._is_blocked = False
+            if waiter.future is not None:
+                self._clock.go_on()
             self._look_seconds = _FIRST_LOOK_SECONDS
             waiter.give(outcome)
             if waiter.future is not None:
@@ -157,6 +178,31 @@ class ChildWaits:
 
     def _send(self, order: WaitOrder) -> None:
         self._inbox.send(frame(WAIT, order.model_dump_json().encode()))
+
+
+class ActiveClock:
+    """Counts the seconds since a start, and stands still while the run is blocked."""
+
+    def __init__(self) -> None:
+        self._started_at = time.monotonic()
+        self._stopped_at: float | None = None
+        self._waited = 0.0
+
+    def stop(self) -> None:
+        """The run is blocked from now on."""
+        if self._stopped_at is None:
+            self._stopped_at = time.monotonic()
+
+    def go_on(self) -> None:
+        """The run goes on."""
+        if self._stopped_at is not None:
+            self._waited += time.monotonic() - self._stopped_at
+            self._stopped_at = None
+
+    def read(self) -> float:
+        """The seconds that it has counted."""
+        until = time.monotonic() if self._stopped_at is None else self._stopped_at
+        return until - self._started_at - self._waited
 
 
 class _Waiter:

@@ -16,6 +16,7 @@ Sources: docs `tasks/overview.md`, `errors-retrying.md`; `protocol.md` section 8
 import asyncio
 import inspect
 from collections.abc import Awaitable, Coroutine, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import NamedTuple, Never, Protocol, cast
 
@@ -166,6 +167,9 @@ class HookedAttempt:
             self._output = await self._call_task()
             return self._output
         middleware, *inner = middlewares
+        if middleware.is_generator:
+            await self._enter_manager(middleware, inner)
+            return self._output
         was_called = False
 
         def call_next() -> object:
@@ -178,6 +182,22 @@ class HookedAttempt:
 
         await self._call(middleware, call_next=call_next)
         return self._output
+
+    async def _enter_manager(self, middleware: Hook, inner: list[Hook]) -> None:
+        ctx = self._runtime.ctx if "ctx" in middleware.takes else None
+        manager = middleware.as_manager(self._payload, {"ctx": ctx, "init": self._init})
+        if isinstance(manager, AbstractContextManager):
+            with manager:
+                await self._enter(inner)
+            return
+        await self._settle(manager.__aenter__())
+        try:
+            await self._enter(inner)
+        except BaseException as error:
+            if not await self._settle(manager.__aexit__(type(error), error, error.__traceback__)):
+                raise
+        else:
+            await self._settle(manager.__aexit__(None, None, None))
 
     async def _call_task(self) -> object:
         ctx = self._runtime.ctx if self._task.takes_context else None
@@ -269,9 +289,10 @@ class HookedAttempt:
     async def _call(self, hook: Hook, **values: object) -> object:
         ctx = self._runtime.ctx if "ctx" in hook.takes else None
         value = hook.call(self._payload, {"ctx": ctx, "init": self._init, **values})
-        if not inspect.isawaitable(value):
-            return value
-        return await value if _is_in_loop() else self._async_runs.run_aside(value)
+        return await self._settle(value) if inspect.isawaitable(value) else value
+
+    async def _settle(self, awaitable: Awaitable[object]) -> object:
+        return await awaitable if _is_in_loop() else self._async_runs.run_aside(awaitable)
 
     def _raise_stop(self) -> None:
         """One that was asked to stop has not succeeded, and what it raised is not its error."""

@@ -1,8 +1,10 @@
 """Tasks with hooks."""
 
+import asyncio
+import time
 from typing import Literal
 
-from runwell import RunContext, task, wait
+from runwell import RunContext, task, usage, wait
 from runwell.sync import wait as blocking_wait
 
 
@@ -45,3 +47,19 @@ async def handled_failure(payload: Literal["again", "never"], ctx: RunContext) -
 @handled_failure.handle_error
 def decide(payload: str) -> object:
     return {"skip_retrying": True} if payload == "never" else {"retry_delay": 0}
+
+
+@task(id="wait-and-measure")
+async def wait_and_measure() -> list[int]:
+    with usage.measure() as measured:
+        await asyncio.gather(wait.for_(seconds=2), wait.for_(seconds=2))
+        await asyncio.sleep(0.05)
+    return [measured.compute.duration_ms, usage.get_current().compute.total.duration_ms]
+
+
+@task(id="block-and-measure")
+def block_and_measure() -> list[int]:
+    with usage.measure() as measured:
+        blocking_wait.for_(seconds=2)
+        time.sleep(0.05)
+    return [measured.compute.duration_ms, usage.get_current().compute.total.duration_ms]
