@@ -5,12 +5,13 @@ import json
 import pytest
 
 from runwell.client.management import BlockingTasks, Tasks
-from runwell.client.packets import is_large
+from runwell.client.packets import is_large, load_results_flow
 from runwell.client.run_handles import RunHandle
 from runwell.client.runs import BlockingRuns, Runs
 from runwell.client.transport import InternalServerError, NotFoundError, Request, Response
-from runwell.core.errors import InvalidPayloadError
+from runwell.core.errors import InvalidPayloadError, StringError
 from runwell.core.payloads import MIN_STORED_BYTES
+from runwell.core.waits import WaitResult
 from tests.support.transport import FakeTransport, answer_json, fake_client
 
 LARGE = "x" * MIN_STORED_BYTES
@@ -129,3 +130,27 @@ def test_a_packet_that_is_gone_is_an_error() -> None:
     transport = FakeTransport(run(payloadPresignedUrl="http://s/p?key"), gone)
     with pytest.raises(NotFoundError, match=r"404 on GET http://s/p: there is no such packet"):
         BlockingRuns(fake_client(transport)).retrieve("run_1")
+
+
+def test_results_that_were_left_out_are_fetched_one_by_one() -> None:
+    usage = {"usage": {"durationMs": 1}}
+    done = {"ok": True, "id": "run_2", "taskIdentifier": "t", **usage}
+    error = {"type": "STRING_ERROR", "raw": "no"}
+    transport = FakeTransport(
+        answer_json({**done, "output": "[2]", "outputType": "application/json"}),
+        answer_json({**done, "output": "a/b", "outputType": "application/store"}),
+        UPLOAD,
+        packet("[3]"),
+        answer_json({"ok": False, "id": "run_4", "taskIdentifier": "t", "error": error, **usage}),
+    )
+    client = fake_client(transport)
+    left_out = [
+        WaitResult(is_ok=number != 4, run_id=f"run_{number}", is_left_out=True)
+        for number in (2, 3, 4)
+    ]
+    given = [WaitResult(is_ok=True, output="[1]"), *left_out]
+    found = client.run_blocking(load_results_flow(client, given))
+    assert [result.output for result in found] == ["[1]", "[2]", "[3]", None]
+    assert found[3].error == StringError(raw="no")
+    assert not any(result.is_left_out for result in found)
+    assert transport.requests[0].url.endswith("/api/v1/runs/run_2/result")

@@ -3,6 +3,8 @@
 import asyncio
 from datetime import timedelta
 
+import pytest
+
 from runwell.core.errors import StringError
 from runwell.core.waits import DateWait, RunsWait
 from runwell.engine import timers, waitpoints
@@ -332,3 +334,34 @@ async def test_a_blocked_run_may_begin_a_wait_that_is_complete_at_once(db: Datab
     assert await go_on(scene) == {worker.id}
     assert await scene.read_status(run_id) == "EXECUTING/EXECUTING"
     assert [wait.wait_id for wait in await worker.resume()] == ["past"]
+
+
+async def test_of_many_large_results_the_later_ones_are_left_out_and_said_to_be(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waitpoints, "MOST_BYTES_PER_ANSWER", 10)
+    scene = await make_scene(db, make_task("parent"), make_task(retry={"max_attempts": 1}))
+    worker = await scene.connect()
+    await scene.trigger("parent")
+    parent = await worker.start_one()
+    child_ids = await scene.trigger_many(4)
+    await worker.wait(parent, RunsWait(wait_id="w1", run_ids=child_ids))
+    children = [run for _ in range(4) for run in await worker.dequeue(1)]
+    assert [child.run_id for child in children] == child_ids
+    await worker.report(*(start(child) for child in children))
+    await worker.report(
+        complete(children[0], '"small"'),
+        complete(children[1], '"too much"'),
+        fail(children[2]),
+        complete(children[3], None),
+    )
+    await go_on(scene)
+    (wait,) = await worker.resume()
+    found = [(result.is_ok, result.output, result.is_left_out) for result in wait.results]
+    assert found == [
+        (True, '"small"', False),
+        (True, None, True),
+        (False, None, True),
+        (True, None, False),
+    ]
+    assert wait.results[2].error is None

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from runwell.client.api import ApiClient
 from runwell.client.transport import Call, Flow, RequestOptions
+from runwell.core.batch_schemas import RunResultObject
 from runwell.core.errors import InvalidPayloadError
 from runwell.core.ids import make_id
 from runwell.core.payloads import JSON_TYPE, MIN_STORED_BYTES, STORE_TYPE, Json, decode_packet
@@ -53,15 +54,36 @@ def fetch_flow(client: ApiClient, path: str, options: RequestOptions | None = No
 def load_results_flow(
     client: ApiClient, results: Sequence[WaitResult], options: RequestOptions | None = None
 ) -> Flow[list[WaitResult]]:
-    """Results of waits with their large outputs in the place of paths; raises as `fetch_flow`."""
+    """Results of waits with all that isn't in them: large outputs, and what was left out.
+
+    Raises as `fetch_flow`.
+    """
     loaded: list[WaitResult] = []
-    for result in results:
+    for given in results:
+        result = given
+        if result.is_left_out:
+            result = yield from _ask_for_result(client, result, options)
         if result.output_type == STORE_TYPE and result.output is not None:
             text, data_type = yield from _fetch_text(client, result.output, options)
             loaded.append(result.model_copy(update={"output": text, "output_type": data_type}))
         else:
             loaded.append(result)
     return loaded
+
+
+def _ask_for_result(
+    client: ApiClient, result: WaitResult, options: RequestOptions | None
+) -> Flow[WaitResult]:
+    call = Call(method="GET", path=f"/api/v1/runs/{result.run_id}/result", options=options)
+    found = yield from client.ask(call, RunResultObject)
+    return result.model_copy(
+        update={
+            "output": found.output,
+            "output_type": found.output_type or result.output_type,
+            "error": found.error or result.error,
+            "is_left_out": False,
+        }
+    )
 
 
 def load_flow(

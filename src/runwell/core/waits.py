@@ -102,7 +102,10 @@ class ResumeBody(WireModel):
 
 
 class WaitResult(WireModel):
-    """What one waited-for thing came to: the run's output or error, or the token's output."""
+    """What one waited-for thing came to: the run's output or error, or the token's output.
+
+    An output or error that `is_left_out`, since there were too many, is that of the run's result.
+    """
 
     is_ok: bool
     output: str | None = None
@@ -111,6 +114,7 @@ class WaitResult(WireModel):
     run_id: str | None = None
     task_id: str | None = None
     status: str | None = None
+    is_left_out: bool = False
 
 
 class WaitOutcome(WireModel):

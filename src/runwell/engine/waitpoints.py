@@ -34,6 +34,8 @@ _sql = load_queries("waitpoints")
 BATCH = 1_000
 _MOST_RESUMING = 500
 _MOST_WAITS_PER_ANSWER = 200
+# What is left out of an answer for its size is fetched by the run itself, one after the other.
+MOST_BYTES_PER_ANSWER = 8 * 1024 * 1024
 
 _NO_LIMIT = 2_147_483_647
 _WAITABLE = frozenset({ExecutionStatus.EXECUTING, ExecutionStatus.EXECUTING_WITH_WAITPOINTS})
@@ -63,6 +65,7 @@ async def list_results(
         worker_id=body.worker_id,
         environment_id=environment.id,
         most=_MOST_WAITS_PER_ANSWER,
+        most_bytes=MOST_BYTES_PER_ANSWER,
     )
     found: dict[tuple[str, str], CompletedWait] = {}
     for row in rows:
@@ -176,4 +179,5 @@ def _result(row: Row) -> WaitResult:
         run_id=row["child_id"],
         task_id=row["child_task_id"],
         status=row["child_status"],
+        is_left_out=row["is_left_out"],
     )

@@ -73,7 +73,8 @@ SELECT id, environment_id, subqueue_id, order_at FROM moved
 ON CONFLICT (run_id) DO NOTHING;
 
 -- name: list_results
--- The results that a worker's runs wait for, those of some waits at a time.
+-- The results that a worker's runs wait for, those of some waits at a time. Of all outputs and errors of
+-- runs together so many bytes are read; the others are left out, and said to be.
 WITH complete AS MATERIALIZED (
     SELECT r.id AS run_id, r.lease_id, w.wait_id
     FROM workers k JOIN runs r ON r.worker_id = k.id
@@ -83,15 +84,27 @@ WITH complete AS MATERIALIZED (
     GROUP BY r.id, r.lease_id, w.wait_id HAVING bool_and(p.status = 'COMPLETED')
     ORDER BY r.id, w.wait_id LIMIT :most
 )
-SELECT c.run_id, c.lease_id, c.wait_id, p.type, p.output, p.output_type, p.is_error,
-    child.id AS child_id, child.task_id AS child_task_id, child.status AS child_status,
-    child.output AS child_output, child.output_type AS child_output_type,
-    child.error AS child_error
-FROM complete c
-JOIN run_waits w ON w.run_id = c.run_id AND w.wait_id = c.wait_id
-JOIN waitpoints p ON p.id = w.waitpoint_id
-LEFT JOIN runs child ON child.id = p.run_id
-ORDER BY c.run_id, c.wait_id, w.position;
+SELECT f.run_id, f.lease_id, f.wait_id, f.type, f.output, f.output_type, f.is_error, f.child_id,
+    f.child_task_id, f.child_status, f.child_output_type,
+    CASE WHEN f.bytes <= :most_bytes THEN f.child_output END AS child_output,
+    CASE WHEN f.bytes <= :most_bytes THEN f.child_error END AS child_error,
+    f.bytes > :most_bytes AND (f.child_output IS NOT NULL OR f.child_error IS NOT NULL)
+        AS is_left_out
+FROM (
+    -- The sizes are known without reading what is large.
+    SELECT c.run_id, c.lease_id, c.wait_id, w.position, p.type, p.output, p.output_type, p.is_error,
+        child.id AS child_id, child.task_id AS child_task_id, child.status AS child_status,
+        child.output AS child_output, child.output_type AS child_output_type,
+        child.error AS child_error,
+        sum(
+            coalesce(octet_length(child.output), 0) + coalesce(pg_column_size(child.error), 0)
+        ) OVER (ORDER BY c.run_id, c.wait_id, w.position ROWS UNBOUNDED PRECEDING) AS bytes
+    FROM complete c
+    JOIN run_waits w ON w.run_id = c.run_id AND w.wait_id = c.wait_id
+    JOIN waitpoints p ON p.id = w.waitpoint_id
+    LEFT JOIN runs child ON child.id = p.run_id
+) f
+ORDER BY f.run_id, f.wait_id, f.position;
 
 -- name: complete_due_waitpoints
 -- Waitpoints whose instant has come; tokens among them have timed out.
