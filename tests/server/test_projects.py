@@ -181,3 +181,44 @@ async def test_a_secret_key_is_no_personal_token_and_the_other_way_round(
         assert answer.status_code == 401
         assert "this is a personal access token" in error_of(answer)
         assert (await owner.get("/api/v1/projects/~/envvars")).status_code == 401
+
+
+async def test_runs_of_all_environments_are_one_list_that_is_walked_both_ways(
+    database_url: str,
+) -> None:
+    async with as_owner(database_url) as (served, owner):
+        ref = (await owner.get("/api/v1/projects")).json()[0]["externalRef"]
+        made: list[str] = []
+        for slug in ("dev", "prod", "dev", "stg", "dev"):
+            headers = {"authorization": f"Bearer {served.keys[slug]}"}
+            answer = await served.client.post(
+                "/api/v1/tasks/hello/trigger", json={}, headers=headers
+            )
+            made.append(answer.json()["id"])
+        newest = sorted(made, reverse=True)
+
+        async def walk(cursor: str, **query: str) -> list[str]:
+            seen: list[str] = []
+            pages = 0
+            while True:
+                answer = await owner.get(f"/api/v1/projects/{ref}/runs", params=query)
+                body = answer.json()
+                assert answer.status_code == 200, answer.text
+                seen += [run["id"] for run in body["data"]]
+                pages += 1
+                name = "next" if cursor == "page[after]" else "previous"
+                if name not in body["pagination"]:
+                    return seen
+                assert pages < 10
+                query[cursor] = body["pagination"][name]
+
+        assert await walk("page[after]", **{"page[size]": "2"}) == newest
+        back = await walk("page[before]", **{"page[size]": "2", "page[before]": newest[-1]})
+        assert sorted(back, reverse=True) == newest[:-1]
+        assert await walk("page[after]", **{"filter[env]": "prod,staging"}) == sorted(
+            (made[1], made[3]), reverse=True
+        )
+        bad = await owner.get(f"/api/v1/projects/{ref}/runs?filter[env]=preview")
+        assert bad.status_code == 400
+        assert "the project has no 'preview'" in error_of(bad)
+        assert "the project has no 'preview'" in error_of(bad)

@@ -174,6 +174,26 @@ async def list_runs(
     )
 
 
+def merge_pages(pages: Sequence[RunPage], page: Page) -> RunPage:
+    """One page of the same part of several lists: cursors are ids, which sort by time anywhere."""
+    goes_back = page.before is not None
+    runs = sorted((run for one in pages for run in one.runs), key=lambda run: run.id)
+    chosen = runs[: page.size] if goes_back else runs[-page.size :]
+    chosen.reverse()
+    has_more = len(runs) > page.size
+    if goes_back:
+        has_previous = has_more or any(one.previous is not None for one in pages)
+        has_next = bool(chosen)
+    else:
+        has_next = has_more or any(one.next is not None for one in pages)
+        has_previous = page.after is not None
+    return RunPage(
+        runs=chosen,
+        next=chosen[-1].id if chosen and has_next else None,
+        previous=chosen[0].id if chosen and has_previous else None,
+    )
+
+
 async def expire_runs(tx: Transaction, run_ids: Sequence[str], *, now: datetime) -> None:
     """End runs whose time to live passed; the caller holds their locks."""
     await tx.execute(_sql.expire_runs, run_ids=list(run_ids), now=now)

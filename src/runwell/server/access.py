@@ -181,6 +181,7 @@ ACCESS: Final[dict[str, Access]] = {
     "whoami": PERSONAL,
     "listProjects": PERSONAL,
     "retrieveProject": PERSONAL,
+    "listProjectRuns": PERSONAL,
     "retrieveProjectEnvironment": PERSONAL,
     "rotateKey": PERSONAL,
     "createPersonalToken": PERSONAL,

@@ -58,7 +58,9 @@ _ALLOWED_METHODS = "GET, HEAD, PUT, PATCH, POST, DELETE"
 # Browsers must be told what a page's script may read; `*` does not stand for all in every browser.
 _EXPOSED = (
     "x-trigger-jwt, x-trigger-jwt-claims, x-should-retry, retry-after, "
-    "x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset"
+    "x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset, "
+    "electric-handle, electric-offset, electric-schema, electric-cursor, electric-up-to-date, "
+    "x-stream-version"
 )
 _PREFLIGHT_SECONDS = "7200"
 

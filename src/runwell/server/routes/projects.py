@@ -18,14 +18,16 @@ from runwell.core.project_schemas import (
     SecretKeyObject,
     WhoAmI,
 )
+from runwell.core.schemas import Pagination, RunList
 from runwell.core.timing import parse_duration
-from runwell.engine import credentials, people
+from runwell.engine import credentials, people, runs
 from runwell.engine.people import MemberProject, PersonalToken
-from runwell.server import auth
+from runwell.server import auth, run_filters
 from runwell.server.backend import Backend
 from runwell.server.http import Answer, answer, base_url, path_text, read_model
-from runwell.server.named_environments import environment_of
-from runwell.server.operations import Operation
+from runwell.server.named_environments import SLUGS, environment_of
+from runwell.server.operations import Operation, Parameter
+from runwell.server.run_objects import is_4x, run_list_item
 
 _PROJECTS = TypeAdapter(list[ProjectObject])
 _GONE = (404, "There is no such project, or you are no member of its organisation.")
@@ -51,6 +53,28 @@ async def show_project(request: Request, backend: Backend) -> Answer:
     async with backend.db.connection() as tx:
         found = await people.get_project(tx, auth.person_of(request), path_text(request, "ref"))
     return answer(_project(found))
+
+
+async def list_runs(request: Request, backend: Backend) -> Answer:
+    """List the runs of several environments of a project, the newest first."""
+    query = dict(request.query_params)
+    named = query.pop("filter[env]", "").split(",")
+    wanted = {SLUGS.get(slug, slug) for slug in named if slug}
+    filters, page = run_filters.read_filters(query, now=backend.now()), run_filters.read_page(query)
+    async with backend.db.transaction() as tx:
+        found = await people.list_environments(
+            tx, auth.person_of(request), path_text(request, "ref")
+        )
+        chosen = [one for one in found if not wanted or one.slug in wanted]
+        unknown = wanted - {one.slug for one in found}
+        if unknown:
+            raise RequestError(400, f"filter[env]: the project has no {min(unknown)[:32]!r}")
+        pages = [(one, await runs.list_runs(tx, one, filters, page)) for one in chosen]
+    merged = runs.merge_pages([found for _, found in pages], page)
+    environments = {run.id: one for one, found in pages for run in found.runs}
+    items = [run_list_item(run, environments[run.id], is_4x=is_4x(request)) for run in merged.runs]
+    pagination = Pagination(next=merged.next, previous=merged.previous)
+    return answer(RunList.model_construct(data=items, pagination=pagination))
 
 
 async def show_environment(request: Request, backend: Backend) -> Answer:
@@ -183,6 +207,21 @@ operations: list[Operation] = [
         summary="Retrieve a project",
         tag="projects",
         answer=ProjectObject,
+        refusals=(_GONE,),
+    ),
+    Operation(
+        method="GET",
+        path="/api/v1/projects/{ref}/runs",
+        endpoint=list_runs,
+        name="listProjectRuns",
+        summary="List runs of the environments of a project, newest first",
+        tag="projects",
+        answer=RunList,
+        answer_description="A page of runs.",
+        parameters=(
+            *run_filters.PARAMETERS,
+            Parameter(name="filter[env]", description="Of these environments: dev, staging, prod"),
+        ),
         refusals=(_GONE,),
     ),
     Operation(
