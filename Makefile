@@ -69,6 +69,10 @@ bench: setup ## measure speed and memory, and write bench/RESULTS.md (some minut
 chaos: setup ## restart PostgreSQL at random under 2,000 runs (some minutes; ARGS="--seed N")
 	@$(BIN)/python -m tests.support.chaos $(ARGS)
 
+.PHONY: crashes
+crashes: setup ## kill processes and lose answers at random failpoints (ARGS="--minutes 10 --seed N")
+	@$(BIN)/python -m tests.support.crashes $(ARGS)
+
 .PHONY: clean
 clean: ## remove .venv, caches and the data of local servers in this folder
 	rm -rf .venv .venv-bare .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.* dist

@@ -18,6 +18,7 @@ from runwell.client.options import Retry
 from runwell.client.runs import Runs
 from runwell.client.transport import ClientSettings
 from runwell.client.triggering import TriggerOptions
+from runwell.core import failpoints
 from runwell.core.payloads import Json
 from tests.support.processes import ServerProcess, WorkerProcess
 from tests.support.waiting import wait_until, wait_until_sync
@@ -60,8 +61,14 @@ class Platform:
         """Start both, and wait for the server."""
         self.folder = folder
         self._worker_options = worker_options
+        self.failpoints = folder / "failpoints"
+        self.failpoints.mkdir()
+        (self.failpoints / failpoints.PERMISSION).touch()
         self.server = ServerProcess(
-            folder / "server", database_url=database_url, lease_seconds=lease_seconds
+            folder / "server",
+            database_url=database_url,
+            lease_seconds=lease_seconds,
+            failpoints=self.failpoints,
         )
         try:
             self.server.wait_until_ready()
@@ -89,6 +96,7 @@ class Platform:
             url=url or self.server.url,
             secret_key=self.secret_key,
             options=(*self._worker_options, *options),
+            failpoints=self.failpoints,
         )
 
     def mend(self) -> None:
@@ -97,6 +105,28 @@ class Platform:
             self.server.restart()
         if not self.worker.is_running:
             self.worker.start_again()
+
+    def arm(self, point: str, action: str) -> None:
+        """Let something happen when the next process comes by a failpoint."""
+        written = self.failpoints / f"{point}.new"
+        written.write_text(action, encoding="utf-8")
+        written.rename(self.failpoints / point)
+
+    def is_hit(self, point: str) -> bool:
+        """Whether a process has come by since it was armed."""
+        return (self.failpoints / f"{point}.hit").exists()
+
+    def has_lost_a_process(self, point: str) -> bool:
+        """Whether the process that a point kills has ended; a worker's own are its own affair."""
+        if point.startswith("worker-"):
+            return not self.worker.is_running
+        return point.startswith(("task-", "parent.")) or not self.server.is_running
+
+    def disarm(self) -> None:
+        """Forget all points, also those that were hit."""
+        for path in self.failpoints.iterdir():
+            if path.name != failpoints.PERMISSION:
+                path.unlink(missing_ok=True)
 
     def wait_until_whole(self) -> None:
         """Wait until all of it is there: the server is ready, and the worker to run tasks."""

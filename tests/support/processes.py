@@ -92,7 +92,12 @@ class ServerProcess(Process):
     """
 
     def __init__(
-        self, data_dir: Path, *, database_url: str | None = None, lease_seconds: int | None = None
+        self,
+        data_dir: Path,
+        *,
+        database_url: str | None = None,
+        lease_seconds: int | None = None,
+        failpoints: Path | None = None,
     ) -> None:
         """Start it; `wait_until_ready` before it is used."""
         data_dir.mkdir(exist_ok=True)
@@ -108,6 +113,7 @@ class ServerProcess(Process):
             environment["DATABASE_URL"] = database_url
         if lease_seconds is not None:
             environment["RUNWELL_LEASE_SECONDS"] = str(lease_seconds)
+        environment |= _failpoints(failpoints)
         command = [sys.executable, "-m", "runwell.app"]
         super().__init__("server", command, environment, data_dir / "server.log")
 
@@ -159,6 +165,7 @@ class WorkerProcess(Process):
         url: str,
         secret_key: str,
         options: tuple[str, ...] = (),
+        failpoints: Path | None = None,
     ) -> None:
         """Start it."""
         state_folder.mkdir(exist_ok=True)
@@ -169,6 +176,7 @@ class WorkerProcess(Process):
             *options,
         ]
         environment = {"TRIGGER_API_URL": url, "TRIGGER_SECRET_KEY": secret_key}
+        environment |= _failpoints(failpoints)
         super().__init__("worker", command, environment, state_folder / "worker.log")
 
     @property
@@ -197,6 +205,10 @@ def find_free_port() -> int:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]
         return port
+
+
+def _failpoints(folder: Path | None) -> dict[str, str]:
+    return {} if folder is None else {"RUNWELL_TEST_FAILPOINTS": str(folder)}
 
 
 def _clean_environment() -> dict[str, str]:

@@ -12,6 +12,7 @@ from runwell.client.api import ApiClient
 from runwell.client.options import Retry
 from runwell.client.packets import upload_flow
 from runwell.client.transport import Call, ClientSettings, RequestOptions, Transport
+from runwell.core import failpoints
 from runwell.core.protocol import (
     ConnectBody,
     DequeueAnswer,
@@ -103,7 +104,12 @@ class WorkerClient:
     async def _act(
         self, action: str, body: BaseModel, answer: type[AnswerT], *, wait_ms: int = 0
     ) -> AnswerT:
-        return await self._post(_action(action), body, answer, wait_ms=wait_ms)
+        if failpoints.ARE_ON:
+            failpoints.reach("send", scope=f"worker-{action}")
+        answered = await self._post(_action(action), body, answer, wait_ms=wait_ms)
+        if failpoints.ARE_ON:
+            failpoints.reach("answered", scope=f"worker-{action}")
+        return answered
 
     async def _post(
         self, path: str, body: BaseModel, answer: type[AnswerT], *, wait_ms: int = 0

@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 
 import asyncpg
 
+from runwell.core import failpoints
 from runwell.core.errors import RunwellError
 from runwell.engine.queries import Query, load_queries
 
@@ -154,6 +155,10 @@ class Database:
                 connection.transaction(),
             ):
                 yield Transaction(connection)
+                if failpoints.ARE_ON:
+                    await _reach_commit(connection)
+        if failpoints.ARE_ON:
+            failpoints.reach("committed")
 
     async def fetch(self, query: Query, **values: Any) -> list[Row]:
         """The rows of one statement, which commits by itself; again when it collided."""
@@ -187,6 +192,13 @@ def unavailable() -> Generator[None]:
         raise DatabaseUnavailableError(
             f"the database can't be reached ({type(error).__name__}: {error})"
         ) from error
+
+
+async def _reach_commit(connection: "asyncpg.pool.PoolConnectionProxy[Row]") -> None:
+    # What only reads has nothing to lose, and is no point of a test.
+    has_written = await connection.fetchval(_sql.has_written.text)
+    if has_written and failpoints.reach("commit") == failpoints.LOSE:
+        connection.terminate()
 
 
 async def _leave_as_it_is(_connection: object) -> None:

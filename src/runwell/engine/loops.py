@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from runwell.core import failpoints
 from runwell.engine.db import DatabaseUnavailableError
 from runwell.engine.notifications import Signals
 
@@ -43,7 +44,7 @@ class Loop:
             done = 0
             version = self.nudges.version() if self.nudges is not None else 0
             try:
-                done = await self.tick()
+                done = await self._tick()
                 if is_away:
                     _log.info("loop_has_database", extra={"fields": {"loop": self.name}})
                 is_away = False
@@ -67,6 +68,15 @@ class Loop:
                     await self.nudges.wait(version, self.interval_seconds)
                 else:
                     await asyncio.sleep(self.interval_seconds)
+
+    async def _tick(self) -> int:
+        if not failpoints.ARE_ON:
+            return await self.tick()
+        failpoints.enter(self.name)
+        done = await self.tick()
+        if done:
+            failpoints.reach("done")
+        return done
 
     async def _outlast(self, probe: Callable[[], Awaitable[object]]) -> None:
         """Until the database has been there for `first_after_seconds` without a break."""

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from runwell.core import failpoints
 from runwell.core.errors import RequestError
 from runwell.server import auth
 from runwell.server.access import Access, access_of
@@ -66,7 +67,8 @@ class Resource:
     def __init__(self, operations: Sequence[Operation], backend: Backend) -> None:
         """Answer the methods of these operations."""
         self._operations = {
-            operation.method: (operation.endpoint, operation.access) for operation in operations
+            operation.method: (_with_failpoints(operation), operation.access)
+            for operation in operations
         }
         # Workers report what was accepted: that goes on, however much is asked besides.
         self._is_limited = operations[0].path.startswith(_LIMITED)
@@ -113,6 +115,28 @@ class Resource:
             # A route that forgot to ask: whatever it answers is not for a public token.
             raise auth.ForbiddenError("a public access token was not asked for its scopes here")
         return found
+
+
+def _with_failpoints(operation: Operation) -> Endpoint:
+    """The endpoint of an operation; in tests that ask for it, one that can be stopped."""
+    if not failpoints.ARE_ON:
+        return operation.endpoint
+
+    async def carry_out(request: Request, backend: Backend) -> ASGIApp:
+        failpoints.enter(operation.name)
+        failpoints.reach("begin")
+        found = await operation.endpoint(request, backend)
+        lost = failpoints.reach("answer") == failpoints.LOSE
+        return _lose if lost else found
+
+    return carry_out
+
+
+async def _lose(_scope: Scope, _receive: Receive, send: Send) -> None:
+    """Break the connection in the middle of an answer."""
+    head = [(b"content-type", b"application/json"), (b"content-length", b"100")]
+    await send({"type": "http.response.start", "status": 200, "headers": head})
+    await send({"type": "http.response.body", "body": b"{", "more_body": False})
 
 
 def make_routes(operations: Sequence[Operation], backend: Backend) -> list[Route]:

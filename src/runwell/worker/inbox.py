@@ -12,7 +12,8 @@ import socket
 import threading
 from collections import deque
 
-from runwell.worker.messages import RESULT, RUN, STOP, Frame, FrameReader
+from runwell.core import failpoints
+from runwell.worker.messages import RESULT, RUN, STOP, Frame, FrameReader, name_of
 
 _RECEIVE_BYTES = 262_144
 
@@ -37,6 +38,13 @@ class Inbox:
 
     def send(self, message: bytes) -> None:
         """Send a frame, whole: a signal that would raise in the midst of it has to wait."""
+        if failpoints.ARE_ON:
+            failpoints.reach("send", scope=f"task-{name_of(message)}")
+        self._send(message)
+        if failpoints.ARE_ON:
+            failpoints.reach("sent", scope=f"task-{name_of(message)}")
+
+    def _send(self, message: bytes) -> None:
         if threading.current_thread() is not threading.main_thread():
             with self._sending:
                 self._connection.sendall(message)

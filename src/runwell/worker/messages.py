@@ -44,6 +44,15 @@ REFUSE = b"x"
 MANIFEST = b"m"
 CONTROL = b"z"
 
+_NAMES = {
+    READY: "ready",
+    COMPLETE: "complete",
+    FAIL: "fail",
+    STOPPED: "stopped",
+    WAIT: "wait",
+    METADATA: "metadata",
+}
+
 #: No honest frame is longer: a payload or an output, and what is around it.
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 
@@ -90,6 +99,11 @@ class FrameReader:
 def frame(kind: bytes, body: bytes = b"") -> bytes:
     """A frame as it goes onto the socket."""
     return _HEAD.pack(len(body) + 1) + kind + body
+
+
+def name_of(message: bytes) -> str:
+    """What a frame of a child is called where it has to be named."""
+    return _NAMES.get(message[_HEAD.size : _HEAD.size + 1], "other")
 
 
 def control_frame(message: dict[str, Json]) -> bytes:

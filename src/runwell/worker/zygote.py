@@ -20,6 +20,7 @@ import warnings
 from pathlib import Path
 from typing import NoReturn
 
+from runwell.core import failpoints
 from runwell.core.errors import ConfigurationError
 from runwell.core.payloads import Json
 from runwell.sdk.logger import LogThreshold
@@ -130,6 +131,8 @@ class Zygote:
         except OSError as error:
             for _ in range(count - sum(channel.pid > 0 for channel in channels)):
                 self._tell({"type": "fork-failed", "message": f"{error.strerror or error}"})
+        if failpoints.ARE_ON:
+            failpoints.reach("forked", scope="parent")
         for channel in channels:
             if channel.pid:
                 self._children.add(channel.pid)
