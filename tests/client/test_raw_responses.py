@@ -22,6 +22,7 @@ OTHERS = {
     "task",
     "trigger_and_wait",
     "trigger_by_task_and_wait",
+    "with_auth",
     "with_raw_response",
     "subscribe_to_run",
     "subscribe_to_runs_with_tag",

@@ -1,6 +1,7 @@
 """What a public access token lets its holder do over HTTP, and when it ends."""
 
 import asyncio
+import json
 from datetime import timedelta
 
 import httpx
@@ -277,3 +278,20 @@ async def test_the_server_signs_tokens_too(database_url: str) -> None:
             answer = await served.client.post("/api/v1/auth/jwt", json=body)
             assert answer.status_code == 400
             assert error_of(answer).startswith(said)
+
+
+async def test_a_token_of_a_wait_is_completed_by_whoever_has_its_scope(database_url: str) -> None:
+    async with serving(database_url) as served:
+        made = await served.client.post("/api/v1/waitpoints/tokens", json={})
+        token_id = made.json()["id"]
+        assert json.loads(made.headers["x-trigger-jwt-claims"])["pub"] is True
+        sub, key = (await claims_of_dev(served))["sub"], served.keys["dev"]
+        path = f"/api/v1/waitpoints/tokens/{token_id}/complete"
+        for scope, status in (
+            ("write:waitpoints:waitpoint_x", 403),
+            ("read:waitpoints", 403),
+            (f"write:waitpoints:{token_id}", 200),
+        ):
+            headers = {"authorization": f"Bearer {make_token(key, sub, scope)}"}
+            answer = await served.client.post(path, json={"data": 1}, headers=headers)
+            assert answer.status_code == status, scope

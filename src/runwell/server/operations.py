@@ -22,6 +22,7 @@ from runwell.server.http import ClientGoneError, answer_for, error_answer
 
 # Paths of the API that everybody else calls.
 _LIMITED = "/api/"
+_LIVE = "/realtime/"
 
 Endpoint = Callable[[Request, Backend], Awaitable[ASGIApp]]
 
@@ -72,6 +73,8 @@ class Resource:
         }
         # Workers report what was accepted: that goes on, however much is asked besides.
         self._is_limited = operations[0].path.startswith(_LIMITED)
+        # Subscriptions are under way for long: how many there are is no sign of load.
+        self._is_live = operations[0].path.startswith(_LIVE)
         self._backend = backend
         if "GET" in self._operations:
             # The server leaves out the body of an answer to HEAD.
@@ -99,6 +102,9 @@ class Resource:
     async def _call(self, endpoint: Endpoint, access: Access, request: Request) -> ASGIApp:
         if access.is_denied:
             raise RequestError(403, "nobody may call this: server/access.py doesn't say who may")
+        if self._is_live and "handle" not in request.query_params and not access.is_open:
+            # Whoever goes on with a subscription was counted when it began.
+            self._backend.count(request)
         if not self._is_limited:
             return await self._carry_out(endpoint, access, request)
         with self._backend.doorkeeper.admitted():

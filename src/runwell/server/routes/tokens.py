@@ -18,6 +18,7 @@ from runwell.core.token_schemas import (
     TokenStatus,
 )
 from runwell.engine import tokens
+from runwell.server import auth
 from runwell.server.backend import Backend
 from runwell.server.http import (
     MEGABYTE,
@@ -49,7 +50,10 @@ async def create(request: Request, backend: Backend) -> Answer:
             id=created.id,
             is_cached=created.is_cached,
             url=_url(request, created.id, created.callback_secret),
-        )
+        ),
+        headers=backend.trigger_headers(
+            auth.credential_of(request), [f"write:waitpoints:{created.id}"]
+        ),
     )
 
 
