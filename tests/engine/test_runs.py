@@ -8,7 +8,8 @@ import pytest
 from runwell.core.errors import RequestError, StringError
 from runwell.core.statuses import RunStatus
 from runwell.engine import runs
-from runwell.engine.db import Database
+from runwell.engine.db import Database, allow_any_plan
+from runwell.engine.queries import load_queries
 from runwell.engine.runs import Page, RunFilters, RunPage
 from tests.support.factories import (
     NOW,
@@ -21,6 +22,7 @@ from tests.support.factories import (
     make_task,
     write_lines,
 )
+from tests.support.plans import explain
 
 
 async def _list(scene: Scene, page: Page | None = None, **filters: Any) -> RunPage:
@@ -227,3 +229,17 @@ async def test_a_page_of_lines_has_between_one_and_a_thousand(db: Database) -> N
         async with db.connection() as tx:
             page = await runs.read_logs(tx, scene.environment, run.run_id, after=None, limit=limit)
         assert len(page.data) == number
+
+
+@pytest.mark.parametrize("name", ["list_older_runs", "list_newer_runs"])
+async def test_filters_are_planned_as_a_part_of_their_query(db: Database, name: str) -> None:
+    query = getattr(load_queries("runs"), name)
+    values = dict.fromkeys(query.parameters) | {"environment_id": 1, "most": 26}
+    if "before" in values:
+        values["before"] = "run_1"
+    async with db.transaction() as tx:
+        await allow_any_plan(tx)
+        nodes = await explain(tx, query, **values)
+    assert not [node for node in nodes if node["Node Type"] == "Function Scan"]
+    (scan,) = [node for node in nodes if node.get("Relation Name") == "runs"]
+    assert "environment_id" in scan["Index Cond"]

@@ -34,54 +34,19 @@ WHERE bulk_action_id = :id AND status = 'FAILED' ORDER BY run_id LIMIT :most;
 -- name: count_matching_runs
 -- How many runs pass all filters, as far as one counts.
 SELECT count(*) FROM (
-    SELECT r.id
-    FROM runs r LEFT JOIN background_workers b ON b.id = r.background_worker_id
-    WHERE r.environment_id = :environment_id
-        AND (:run_ids::text[] IS NULL OR r.id = ANY(:run_ids))
-        AND (:statuses::text[] IS NULL OR r.status = ANY(:statuses))
-        AND (:task_ids::text[] IS NULL OR r.task_id = ANY(:task_ids))
-        AND (:versions::text[] IS NULL OR b.version = ANY(:versions))
-        AND (:tags::text[] IS NULL OR r.tags && :tags)
-        AND (:batch_id::text IS NULL
-            OR r.id IN (SELECT i.run_id FROM batch_items i WHERE i.batch_id = :batch_id))
-        AND (:schedule_id::text IS NULL OR r.schedule_id = :schedule_id)
-        AND (:bulk_action_id::text IS NULL OR r.id IN (
-            SELECT unnest(ARRAY[i.run_id, i.new_run_id])
-            FROM bulk_action_items i JOIN bulk_actions a ON a.id = i.bulk_action_id
-            WHERE a.public_id = :bulk_action_id
-        ))
-        AND (:bulk_action_id::text IS NULL OR r.id IN (
-            SELECT unnest(ARRAY[i.run_id, i.new_run_id])
-            FROM bulk_action_items i JOIN bulk_actions a ON a.id = i.bulk_action_id
-            WHERE a.public_id = :bulk_action_id
-        ))
-        AND (:is_test::boolean IS NULL OR r.is_test = :is_test)
-        AND (:created_from::timestamptz IS NULL OR r.created_at >= :created_from)
-        AND (:created_to::timestamptz IS NULL OR r.created_at <= :created_to)
-    LIMIT :most
+    SELECT FROM matching_runs(
+        :environment_id, :run_ids, :statuses, :task_ids, :versions, :tags, :batch_id, :schedule_id,
+        :bulk_action_id, :is_test, :created_from, :created_to
+    ) r LIMIT :most
 ) found;
 
 -- name: list_matching_runs
 -- The next runs that pass all filters, the newest first; none that this action has made itself.
-SELECT r.id FROM runs r LEFT JOIN background_workers b ON b.id = r.background_worker_id
-WHERE r.environment_id = :environment_id
-    AND (:after::text IS NULL OR r.id < :after)
-    AND (:run_ids::text[] IS NULL OR r.id = ANY(:run_ids))
-    AND (:statuses::text[] IS NULL OR r.status = ANY(:statuses))
-    AND (:task_ids::text[] IS NULL OR r.task_id = ANY(:task_ids))
-    AND (:versions::text[] IS NULL OR b.version = ANY(:versions))
-    AND (:tags::text[] IS NULL OR r.tags && :tags)
-    AND (:batch_id::text IS NULL
-        OR r.id IN (SELECT i.run_id FROM batch_items i WHERE i.batch_id = :batch_id))
-    AND (:schedule_id::text IS NULL OR r.schedule_id = :schedule_id)
-    AND (:bulk_action_id::text IS NULL OR r.id IN (
-        SELECT unnest(ARRAY[i.run_id, i.new_run_id])
-        FROM bulk_action_items i JOIN bulk_actions a ON a.id = i.bulk_action_id
-        WHERE a.public_id = :bulk_action_id
-    ))
-    AND (:is_test::boolean IS NULL OR r.is_test = :is_test)
-    AND (:created_from::timestamptz IS NULL OR r.created_at >= :created_from)
-    AND (:created_to::timestamptz IS NULL OR r.created_at <= :created_to)
+SELECT r.id FROM matching_runs(
+    :environment_id, :run_ids, :statuses, :task_ids, :versions, :tags, :batch_id, :schedule_id,
+    :bulk_action_id, :is_test, :created_from, :created_to
+) r
+WHERE (:after::text IS NULL OR r.id < :after)
     AND NOT EXISTS (
         SELECT FROM bulk_action_items i WHERE i.bulk_action_id = :id AND i.new_run_id = r.id
     )

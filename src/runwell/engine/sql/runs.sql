@@ -33,46 +33,22 @@ SELECT EXISTS (SELECT FROM runs WHERE id = :run_id AND environment_id = :environ
 
 -- name: list_older_runs
 -- Runs that pass all filters, the newest first, from behind a run on.
-SELECT r.*, b.version FROM runs r LEFT JOIN background_workers b ON b.id = r.background_worker_id
-WHERE r.environment_id = :environment_id
-    AND (:after::text IS NULL OR r.id < :after)
-    AND (:statuses::text[] IS NULL OR r.status = ANY(:statuses))
-    AND (:task_ids::text[] IS NULL OR r.task_id = ANY(:task_ids))
-    AND (:versions::text[] IS NULL OR b.version = ANY(:versions))
-    AND (:tags::text[] IS NULL OR r.tags && :tags)
-    AND (:batch_id::text IS NULL
-        OR r.id IN (SELECT i.run_id FROM batch_items i WHERE i.batch_id = :batch_id))
-    AND (:schedule_id::text IS NULL OR r.schedule_id = :schedule_id)
-    AND (:bulk_action_id::text IS NULL OR r.id IN (
-        SELECT unnest(ARRAY[i.run_id, i.new_run_id])
-        FROM bulk_action_items i JOIN bulk_actions a ON a.id = i.bulk_action_id
-        WHERE a.public_id = :bulk_action_id
-    ))
-    AND (:is_test::boolean IS NULL OR r.is_test = :is_test)
-    AND (:created_from::timestamptz IS NULL OR r.created_at >= :created_from)
-    AND (:created_to::timestamptz IS NULL OR r.created_at <= :created_to)
+SELECT r.*, b.version FROM matching_runs(
+    :environment_id, NULL, :statuses, :task_ids, :versions, :tags, :batch_id, :schedule_id,
+    :bulk_action_id, :is_test, :created_from, :created_to
+) r
+LEFT JOIN background_workers b ON b.id = r.background_worker_id
+WHERE (:after::text IS NULL OR r.id < :after)
 ORDER BY r.id DESC LIMIT :most;
 
 -- name: list_newer_runs
 -- Runs that pass all filters, from before a run on, the nearest first.
-SELECT r.*, b.version FROM runs r LEFT JOIN background_workers b ON b.id = r.background_worker_id
-WHERE r.environment_id = :environment_id
-    AND r.id > :before
-    AND (:statuses::text[] IS NULL OR r.status = ANY(:statuses))
-    AND (:task_ids::text[] IS NULL OR r.task_id = ANY(:task_ids))
-    AND (:versions::text[] IS NULL OR b.version = ANY(:versions))
-    AND (:tags::text[] IS NULL OR r.tags && :tags)
-    AND (:batch_id::text IS NULL
-        OR r.id IN (SELECT i.run_id FROM batch_items i WHERE i.batch_id = :batch_id))
-    AND (:schedule_id::text IS NULL OR r.schedule_id = :schedule_id)
-    AND (:bulk_action_id::text IS NULL OR r.id IN (
-        SELECT unnest(ARRAY[i.run_id, i.new_run_id])
-        FROM bulk_action_items i JOIN bulk_actions a ON a.id = i.bulk_action_id
-        WHERE a.public_id = :bulk_action_id
-    ))
-    AND (:is_test::boolean IS NULL OR r.is_test = :is_test)
-    AND (:created_from::timestamptz IS NULL OR r.created_at >= :created_from)
-    AND (:created_to::timestamptz IS NULL OR r.created_at <= :created_to)
+SELECT r.*, b.version FROM matching_runs(
+    :environment_id, NULL, :statuses, :task_ids, :versions, :tags, :batch_id, :schedule_id,
+    :bulk_action_id, :is_test, :created_from, :created_to
+) r
+LEFT JOIN background_workers b ON b.id = r.background_worker_id
+WHERE r.id > :before
 ORDER BY r.id LIMIT :most;
 
 -- name: expire_runs
