@@ -21,6 +21,7 @@ from bench.measures import (
     keys,
     latency,
     memory,
+    retrievals,
     schedules,
     triggers,
 )
@@ -29,6 +30,7 @@ from bench.quiet import Company, wait_until_quiet
 _MEASURES = {
     "latency": latency.measure,
     "triggers": triggers.measure,
+    "retrievals": retrievals.measure,
     "schedules": schedules.measure,
     "batches": batches.measure,
     "drain": drain.measure,

@@ -34,6 +34,7 @@ class Job:
     seconds: float = 20.0
     secret_key: str = "tr_dev_none"
     reports: bool = False
+    method: str = "POST"
 
 
 @dataclass(kw_only=True)
@@ -60,7 +61,7 @@ async def run_job(job: Job) -> Outcome:
 
     async def work(connection: HttpConnection) -> None:
         nonlocal left
-        request, answer = connection.prepare(job.path, body), b""
+        request, answer = connection.prepare(job.path, body, method=job.method), b""
         while left > 0 and time.perf_counter() < deadline:
             left -= 1
             if job.reports:

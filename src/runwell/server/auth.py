@@ -100,6 +100,8 @@ class KeyRing:
         self._by_key = _Kept[Environment]()
         self._signers = _Kept[Signers]()
         self._people = _Kept[Person]()
+        #: Public tokens whose signature was right; when they end is looked at each time.
+        self.tokens = _Kept[Credential]()
 
     async def find(self, db: Database, secret_key: str, *, now: datetime) -> Environment | None:
         """The environment of a key; None when no environment has it."""
@@ -141,6 +143,7 @@ class KeyRing:
         """Look up anew what was kept about an environment: its keys have changed."""
         self._by_key.drop(lambda kept: kept.id == environment.id)
         self._signers.drop(lambda kept: kept.environment.id == environment.id)
+        self.tokens.drop(lambda kept: kept.environment.id == environment.id)
 
 
 class _Kept(Generic[T]):
@@ -283,6 +286,10 @@ async def _read_public_token(
 ) -> Credential:
     if len(token) > _MAX_TOKEN_CHARACTERS or not token.isascii():
         raise _unreadable()
+    kept_as = hash_credential(token)
+    known = keys.tokens.get(kept_as)
+    if known is not None and known.expires_at is not None and known.expires_at > now:
+        return known
     claims = _read_part(token.split(".")[1])
     environment_id = claims.get("sub")
     if not isinstance(environment_id, str) or not environment_id or "\x00" in environment_id:
@@ -307,7 +314,7 @@ async def _read_public_token(
         raise RequestError(401, "this public access token has expired: make another")
     scopes = claims.get("scopes")
     given = scopes if isinstance(scopes, list) else []
-    return Credential(
+    credential = Credential(
         environment=signers.environment,
         scopes=frozenset(scope for scope in given if isinstance(scope, str)),
         # The signature can be written in several ways, what it is over can not.
@@ -317,6 +324,8 @@ async def _read_public_token(
         expires_at=as_instant(int(min(expires_at, 253_402_300_799))),
         signing_key=signers.secret_keys[0],
     )
+    keys.tokens.put(kept_as, credential)
+    return credential
 
 
 def _is_signed(token: str, secret_key: str) -> bool:
