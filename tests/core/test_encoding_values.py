@@ -7,10 +7,11 @@ from decimal import Decimal
 from pathlib import Path
 from uuid import UUID
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_serializer
 
 from runwell.core.errors import InvalidPayloadError
 from runwell.core.payloads import MAX_DEPTH, Json, encode_value, parse_json
@@ -54,6 +55,31 @@ class Odd:
         self.inside = inside
 
 
+class Struct(msgspec.Struct):
+    """Something of msgspec."""
+
+    number: int
+    inside: object
+
+
+class Holder(BaseModel):
+    """Something that has bytes."""
+
+    good: bytes
+    bad: bytes
+
+
+class Failing(BaseModel):
+    """Something whose own serialiser raises."""
+
+    @model_serializer
+    def fail(self) -> str:
+        raise ValueError("broken")
+
+
+NOON = datetime(2025, 3, 13, 12, tzinfo=UTC)
+
+
 def encode(value: object, limit: int = 1000) -> str:
     return encode_value(value, what="the output", limit=limit)
 
@@ -82,6 +108,8 @@ def test_a_json_value_reads_back_as_it_was(value: Json) -> None:
         ("the word NaN", '"the word NaN"'),
         ("Infinity and []{}" * 20, '"' + "Infinity and []{}" * 20 + '"'),
         (r"\u0000", r'"\\u0000"'),
+        (Struct(1, Struct(2, b"\xff\xfe")), '{"number":1,"inside":{"number":2,"inside":"//4="}}'),
+        ([Struct(1, {"a": NOON})], '[{"number":1,"inside":{"a":"2025-03-13T12:00:00Z"}}]'),
         (None, "null"),
     ],
 )
@@ -97,6 +125,14 @@ def test_a_value_has_its_plain_json_form(value: object, text: str) -> None:
         ((1, {"b": Odd()}), r"the output at \[1\]\.b can't be sent: Odd objects"),
         (Point(1, Odd()), r"the output at y can't be sent: Odd objects"),
         ([Odd], r"the output at \[0\] can't be sent: type objects"),
+        ({"a": {1, Odd()}}, r"the output at a\{\} can't be sent: Odd objects"),
+        ({"a": {(1, Odd()): 2}}, r"a key of the output at a can't be sent: tuple objects can't be"),
+        ({"a": Struct(1, Odd())}, r"the output at a\.inside can't be sent: Odd objects"),
+        (
+            {"a": [Holder(good=b"text", bad=b"\xff")]},
+            r"the output at a\[0\]\.bad can't be sent: Holder writes bytes as text.* ConfigDict\(",
+        ),
+        ({"a": Failing()}, "the output at a can't be sent: .*broken"),
         ({"a": float("nan")}, "the output has nan at a: not a JSON number"),
         ([float("inf")], r"the output has inf at \[0\]: not a JSON number"),
         ({"a": "\x00"}, "the output at a contains a NUL character"),
@@ -114,6 +150,13 @@ def test_a_value_in_itself_is_refused() -> None:
     with pytest.raises(
         InvalidPayloadError, match=r"the output can't be sent: .*Circular reference"
     ):
+        encode(value)
+
+
+def test_a_struct_in_itself_is_refused() -> None:
+    value = Struct(1, None)
+    value.inside = value
+    with pytest.raises(InvalidPayloadError, match=r"the output can't be sent: .*Circular"):
         encode(value)
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import assert_type
 
+from runwell.core.payloads import Json
 from runwell.core.schedules import ScheduledPayload
 from runwell.sdk.definitions import task
 from runwell.sdk.hooks import ErrorHandling
@@ -158,3 +159,15 @@ assert_type(scheduled, Task[ScheduledPayload, int])
 assert_type(scheduled_with_both, Task[ScheduledPayload, str])
 assert_type(scheduled_bare, Task[None, bool])
 assert_type(scheduled_context, Task[None, bytes])
+
+
+def parse_order(value: Json) -> Order:
+    return Order(int(str(value)))
+
+
+@task(id="r", schema=parse_order)
+async def with_schema(payload: Order) -> int:
+    return payload.number
+
+
+assert_type(with_schema, Task[Order, int])

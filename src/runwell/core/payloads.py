@@ -13,6 +13,7 @@ from pydantic import JsonValue
 from pydantic_core import PydanticSerializationError, to_json
 
 from runwell.core.errors import InvalidPayloadError
+from runwell.core.structs import struct_to_json
 
 #: A value as JSON knows it.
 Json = JsonValue
@@ -28,6 +29,8 @@ MAX_OUTPUT_BYTES = 10 * 1024 * 1024
 MAX_METADATA_BYTES = 256 * 1024
 #: Payloads and outputs of this size and more travel by the object store (docs `limits.md`).
 MIN_STORED_BYTES = 512 * 1024
+# What pydantic raises, and struct_to_json.
+_NO_JSON = (PydanticSerializationError, TypeError)
 #: Deeper values are refused: parsers of other languages, and jsonb, stop at some depth too.
 MAX_DEPTH = 200
 
@@ -118,7 +121,7 @@ def encode_value(value: object, *, what: str, limit: int) -> str:
     """
     try:
         encoded = _to_json(value)
-    except PydanticSerializationError as error:
+    except _NO_JSON as error:
         raise InvalidPayloadError(_why_not_json(value, str(error), what)) from error
     if len(encoded) > limit:
         raise InvalidPayloadError(
@@ -137,7 +140,14 @@ def encode_value(value: object, *, what: str, limit: int) -> str:
 
 
 def _to_json(value: object) -> bytes:
-    return to_json(value, by_alias=True, bytes_mode="base64", inf_nan_mode="constants")
+    return to_json(
+        value,
+        by_alias=True,
+        bytes_mode="base64",
+        inf_nan_mode="constants",
+        # Asked only about what pydantic doesn't know.
+        fallback=struct_to_json,
+    )
 
 
 def _why_not_json(value: object, reason: str, what: str) -> str:
@@ -149,7 +159,18 @@ def _why_not_json(value: object, reason: str, what: str) -> str:
             break
         path, value = path + step[0], step[1]
     where = f"{what} at {path.removeprefix('.')}" if path else what
-    if reason.startswith("Unable to serialize unknown type"):
+    key = _bad_key(value)
+    if key is not None:
+        return f"a key of {where} can't be sent: {type(key).__name__} objects can't be keys in JSON"
+    field = _bad_bytes(value)
+    if field is not None:
+        path = f"{path}.{field}".removeprefix(".")
+        return (
+            f"{what} at {path} can't be sent: {type(value).__name__} writes bytes as text, and "
+            "these are not UTF-8: give it model_config = "
+            "ConfigDict(ser_json_bytes='base64', val_json_bytes='base64')"
+        )
+    if "no JSON form" in reason or "is unsupported" in reason:
         return f"{where} can't be sent: {type(value).__name__} objects have no JSON form"
     return f"{where} can't be sent: {reason.removeprefix('Error serializing to JSON: ')}"
 
@@ -159,15 +180,36 @@ def _parts(value: object) -> list[tuple[str, object]]:
         return [(f".{key}", part) for key, part in cast("dict[object, object]", value).items()]
     if isinstance(value, list | tuple):
         return [(f"[{i}]", part) for i, part in enumerate(cast("list[object]", value))]
+    if isinstance(value, set | frozenset):
+        return [("{}", part) for part in cast("set[object]", value)]
     if isinstance(value, type):
         return []
-    return [(f".{key}", part) for key, part in getattr(value, "__dict__", {}).items()]
+    fields = getattr(value, "__struct_fields__", None) or getattr(value, "__dict__", ())
+    return [(f".{name}", getattr(value, name)) for name in fields]
+
+
+def _bad_key(value: object) -> object:
+    if not isinstance(value, dict):
+        return None
+    keys = cast("dict[object, object]", value)
+    return next((key for key in keys if not _has_json_form({key: None})), None)
+
+
+def _bad_bytes(value: object) -> str | None:
+    """The name of a field of a model that holds bytes which are no text."""
+    if not hasattr(type(value), "__pydantic_serializer__"):
+        return None
+    return next((step[1:] for step, part in _parts(value) if _is_no_text(part)), None)
+
+
+def _is_no_text(value: object) -> bool:
+    return isinstance(value, bytes) and "\ufffd" in value.decode(errors="replace")
 
 
 def _has_json_form(value: object) -> bool:
     try:
         _to_json(value)
-    except PydanticSerializationError:
+    except _NO_JSON:
         return False
     return True
 

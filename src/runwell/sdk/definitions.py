@@ -1,7 +1,8 @@
 """`@task` and `queue()`: how user code defines what a project consists of."""
 
-from collections.abc import Awaitable, Sequence
-from typing import Protocol, TypeVar, overload
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Protocol, TypeVar, cast, get_origin, overload
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -14,10 +15,12 @@ from runwell.client.options import (
     read_max_duration,
     read_whole_seconds,
 )
+from runwell.core.payloads import Json
 from runwell.core.protocol import TaskId
 from runwell.core.timing import Duration, RetryOptions
 from runwell.sdk.catalog import TaskFunction, catalog
 from runwell.sdk.runtime import RunContext
+from runwell.sdk.signature import Parser
 from runwell.sdk.task import Task, TaskOptions
 
 _PayloadT = TypeVar("_PayloadT")
@@ -180,7 +183,7 @@ class TaskDecorator:
         return catalog.add_task(Task[object, object](function, self._options))
 
 
-def task(
+def task(  # noqa: PLR0913 (the documented options)
     *,
     id: str,  # noqa: A002 (the name of the platform's documentation)
     retry: Retry | None = None,
@@ -190,6 +193,7 @@ def task(
     ttl: Duration | None = None,
     description: str | None = None,
     keep_process: bool = False,
+    schema: Callable[[Json], object] | None = None,
 ) -> TaskDecorator:
     """Turn a function into a task, which runs in a process of its own when it is triggered.
 
@@ -197,7 +201,8 @@ def task(
     `init` hook returned) if it declares them. The
     payload's annotation is its schema: a pydantic model, dataclass, TypedDict or built-in type,
     checked when the task is triggered and again before it runs. What it returns is the output; it
-    must have a JSON form.
+    must have a JSON form. `schema` is for a parser of your own: a function that gets the payload as
+    JSON and returns what the task gets, or raises; or a type, for a payload without an annotation.
 
     `id` must be unique in the project. What isn't given is taken from the config file. `ttl` is how
     long a run may wait for its first start (0: as long as it takes), `max_duration` how long an
@@ -214,17 +219,31 @@ def task(
         'greet'
     """
     return TaskDecorator(
-        read_task_options(
-            id=id,
-            retry=retry,
-            queue=queue,
-            machine=machine,
-            max_duration=max_duration,
-            ttl=ttl,
-            description=description,
-            keep_process=keep_process,
+        with_schema(
+            schema,
+            read_task_options(
+                id=id,
+                retry=retry,
+                queue=queue,
+                machine=machine,
+                max_duration=max_duration,
+                ttl=ttl,
+                description=description,
+                keep_process=keep_process,
+            ),
         )
     )
+
+
+def with_schema(schema: object, options: TaskOptions) -> TaskOptions:
+    """The options of a task whose payload is read by `schema`; raises ValueError."""
+    if schema is None:
+        return options
+    if isinstance(schema, type) or get_origin(schema) is not None:
+        return replace(options, payload_type=cast("type[object]", schema))
+    if not callable(schema):
+        raise ValueError(f"schema={schema!r}: it takes a function of the payload, or a type")
+    return replace(options, parser=cast("Parser", schema))
 
 
 def read_task_options(

@@ -6,6 +6,7 @@ that they may name classes that stand further down in the file.
 
 import inspect
 import sys
+from collections.abc import Callable
 from functools import cached_property
 from types import FunctionType, SimpleNamespace
 from typing import Final, NoReturn, cast, get_type_hints
@@ -14,13 +15,16 @@ from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, Val
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 
 from runwell.core.errors import ConfigurationError, InvalidPayloadError, TaskPayloadParsedError
-from runwell.core.payloads import MAX_PAYLOAD_BYTES, Json, encode_json, encode_value
+from runwell.core.payloads import MAX_PAYLOAD_BYTES, Json, encode_json, encode_value, parse_json
 from runwell.sdk.catalog import TaskFunction
 from runwell.sdk.typed_dicts import Annotation, readable_by_pydantic
 
 if sys.version_info >= (3, 14):
     # Annotations are evaluated late there, and may name what does not exist at runtime.
     from annotationlib import Format, get_annotations
+
+#: A user's function that makes a payload of JSON, or raises.
+Parser = Callable[[Json], object]
 
 CONTEXT_PARAMETER: Final = "ctx"
 INIT_PARAMETER: Final = "init"
@@ -57,19 +61,27 @@ class TaskSignature:
     """The parameters and the result of a task's function."""
 
     def __init__(
-        self, task_id: str, function: TaskFunction, payload_type: type[object] | None = None
+        self,
+        task_id: str,
+        function: TaskFunction,
+        payload_type: type[object] | None = None,
+        parser: Parser | None = None,
     ) -> None:
+        """With a `parser`, the annotation of the payload is not looked at."""
         self._task_id = task_id
         self._payload_type = payload_type
+        self._parser = parser
         self._function = cast("FunctionType", inspect.unwrap(function))
         self.payload, named = _read_parameters(task_id, function)
         self.takes_context = CONTEXT_PARAMETER in named
         self.takes_init = INIT_PARAMETER in named
+        if parser is not None and self.payload is None:
+            _refuse(task_id, "it has a schema and takes no payload: declare a parameter for it")
 
     @cached_property
     def payload_schema(self) -> Schema | None:
         """How a payload is read; None when the task takes none, or gives it no annotation."""
-        if self.payload is None:
+        if self.payload is None or self._parser is not None:
             return None
         if self.payload.annotation is inspect.Parameter.empty:
             return None if self._payload_type is None else Schema(self._payload_type)
@@ -95,7 +107,10 @@ class TaskSignature:
                 "for it in the task's function"
             )
         text = encode_value(payload, what="the payload", limit=MAX_PAYLOAD_BYTES)
-        self._read_payload(text)
+        if self._parser is None:
+            self._read_payload(text)
+        else:
+            self._parse(self._parser, parse_json(text))
         return None if payload is None else text
 
     def parse_payload(self, value: Json) -> object:
@@ -104,6 +119,8 @@ class TaskSignature:
             return None
         if value is None and self._has_default:
             return self.payload.default
+        if self._parser is not None:
+            return self._parse(self._parser, value)
         return value if self.payload_schema is None else self._read_payload(encode_json(value))
 
     def parse_output(self, value: Json) -> object:
@@ -148,6 +165,16 @@ class TaskSignature:
             raise TaskPayloadParsedError(
                 f"the payload does not fit task '{self._task_id}':\n{_faults(error, 'payload')}"
             ) from None
+
+    def _parse(self, parser: Parser, value: Json) -> object:
+        try:
+            return parser(value)
+        # Whatever the user's own parser raises.
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise TaskPayloadParsedError(
+                f"the payload does not fit the schema of task '{self._task_id}': {reason}"
+            ) from error
 
     def _hint(self, name: str) -> Annotation:
         # One by one: the annotation of `ctx` may name what is imported for type checkers only.

@@ -44,7 +44,7 @@ from runwell.sdk.catalog import TaskFunction
 from runwell.sdk.client import default_client
 from runwell.sdk.hooks import HookDecorators
 from runwell.sdk.runtime import RunContext
-from runwell.sdk.signature import TaskSignature
+from runwell.sdk.signature import Parser, TaskSignature
 from runwell.sdk.subtasks import Failed, Ok, PendingResult
 
 PayloadT_contra = TypeVar("PayloadT_contra", contravariant=True)
@@ -79,6 +79,8 @@ class TaskOptions:
     schedule: ScheduleManifest | None = None
     #: The type of a payload whose parameter has no annotation.
     payload_type: type[object] | None = None
+    #: What reads payloads in place of the annotation.
+    parser: Parser | None = None
 
     def with_schedule(
         self, schedule: ScheduleManifest | None, payload_type: type[object]
@@ -110,7 +112,7 @@ class Task(HookDecorators, Generic[PayloadT_contra, OutputT_co]):
         self.function = function
         self.options = options
         self.is_async = inspect.iscoroutinefunction(function)
-        self._signature = TaskSignature(options.id, function, options.payload_type)
+        self._signature = TaskSignature(options.id, function, options.payload_type, options.parser)
         # The function's own, for pickle, `inspect` and tools that show documentation.
         self.__module__ = function.__module__
         self.__name__: str = function.__name__

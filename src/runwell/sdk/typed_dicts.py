@@ -1,7 +1,7 @@
-"""Makes `typing.TypedDict` usable as a schema on Python 3.11.
+"""Makes `typing.TypedDict` on Python 3.11, and msgspec's structs, usable as schemas.
 
-pydantic refuses the class of the standard library before Python 3.12 and takes the one of
-`typing_extensions`; users write the former, and it means the same.
+pydantic refuses the TypedDict of the standard library before Python 3.12 and takes the one of
+`typing_extensions`; users write the former, and it means the same. Structs it doesn't know.
 """
 
 import sys
@@ -21,6 +21,10 @@ from typing import (
 )
 
 import typing_extensions
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import no_info_plain_validator_function
+
+from runwell.core.structs import is_struct_type, struct_from_json, struct_schema
 
 # An annotation at runtime: a class, an alias, a special form. Typing has no word for all of them.
 Annotation = object
@@ -31,12 +35,27 @@ _make_typed_dict = cast(
 
 
 def readable_by_pydantic(annotation: Annotation) -> Annotation:
-    """The same annotation, with each `typing.TypedDict` in it replaced where that is needed."""
-    return annotation if sys.version_info >= (3, 12) else _replaced(annotation, {})
+    """The same annotation, with what pydantic can't read in it replaced."""
+    return _replaced(annotation, {})
+
+
+class _StructReader:
+    """Has pydantic read a struct by msgspec."""
+
+    def __init__(self, kind: type) -> None:
+        self._kind = kind
+
+    def __get_pydantic_core_schema__(self, source: object, handler: object) -> CoreSchema:
+        return no_info_plain_validator_function(lambda value: struct_from_json(value, self._kind))
+
+    def __get_pydantic_json_schema__(self, schema: object, handler: object) -> dict[str, object]:
+        return struct_schema(self._kind)
 
 
 def _replaced(annotation: Annotation, made: dict[Annotation, Annotation]) -> Annotation:
-    if isinstance(annotation, type) and is_typeddict(annotation):
+    if is_struct_type(annotation):
+        return Annotated[annotation, _StructReader(cast("type", annotation))]
+    if sys.version_info < (3, 12) and isinstance(annotation, type) and is_typeddict(annotation):
         return _replaced_class(annotation, made)
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is None or origin is Literal:
