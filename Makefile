@@ -73,6 +73,10 @@ chaos: setup ## restart PostgreSQL at random under 2,000 runs (some minutes; ARG
 crashes: setup ## kill processes and lose answers at random failpoints (ARGS="--minutes 10 --seed N")
 	@$(BIN)/python -m tests.support.crashes $(ARGS)
 
+.PHONY: walks
+walks: setup ## walk the engine beside its model with 300 new seeds (RUNWELL_WALK_SEED=FIRST:COUNT for others)
+	@RUNWELL_WALK_SEED=$${RUNWELL_WALK_SEED:-$$(date +%s):300} $(PYTEST) tests/engine/test_model.py
+
 .PHONY: clean
 clean: ## remove .venv, caches and the data of local servers in this folder
 	rm -rf .venv .venv-bare .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.* dist
