@@ -158,7 +158,7 @@ class EnvVars(VariableFlows):
         environment: str | None = None,
         request_options: RequestOptions | None = None,
     ) -> None:
-        """Create one; BadRequestError when it is there. A secret one is shown to runs only."""
+        """Create one; BadRequestError when it has another value. Only runs see a secret one."""
         await self._client.run(
             self.create_flow(
                 Place(project, environment), name, value, request_options, is_secret=is_secret
@@ -259,7 +259,7 @@ class BlockingEnvVars(VariableFlows):
         environment: str | None = None,
         request_options: RequestOptions | None = None,
     ) -> None:
-        """Create one; BadRequestError when it is there. A secret one is shown to runs only."""
+        """Create one; BadRequestError when it has another value. Only runs see a secret one."""
         self._client.run_blocking(
             self.create_flow(
                 Place(project, environment), name, value, request_options, is_secret=is_secret

@@ -94,10 +94,13 @@ async def create_variable(
     *,
     now: datetime,
 ) -> None:
-    """Create a variable; raises RequestError 400 for one that is there or can't be."""
+    """Create a variable; raises RequestError 400 for one that can't be, or has another value."""
     _check({variable.name: variable.value})
     await _lock(tx, environment)
     if not await _insert(tx, environment, variable, cipher, overrides=False, now=now):
+        if await get_variable(tx, environment, variable.name, cipher) == variable:
+            # Asked again because the answer was lost: it is as it should be.
+            return
         raise VariablesError({variable.name: "it is there already: update it"})
     await _note_change(tx, environment)
 
