@@ -9,6 +9,7 @@ import pytest
 
 from runwell.client.transport import Call, json_body
 from runwell.core.token_schemas import EventAnswer
+from runwell.core.trace_schemas import TraceAnswer
 from tests.support.platform import Platform, open_session, temporary_platform
 from tests.support.waiting import wait_until
 
@@ -72,6 +73,27 @@ async def test_what_a_run_triggers_are_its_children(
         assert child.related_runs.parent is not None
         assert child.related_runs.root is not None
         assert child.related_runs.parent.id == child.related_runs.root.id == handle.id
+
+
+async def test_waits_triggers_and_child_runs_are_in_the_trace(platform: Platform) -> None:
+    async with open_session(platform) as session:
+        handle = await session.tasks.trigger("traced", 3)
+        assert (await session.runs.poll(handle, poll_interval=0.05, timeout=60)).output == 9
+        call = Call(method="GET", path=f"/api/v1/runs/{handle.id}/trace")
+        found = await session.client.run(session.client.ask(call, TraceAnswer))
+        (attempt,) = found.trace.root_span.children
+        (work,) = attempt.children
+        assert work.data.message == "work"
+        line, date, trigger, child = work.children
+        assert (line.data.message, line.data.level) == ("at work", "INFO")
+        assert date.data.message.startswith("wait until")
+        assert trigger.data.message == "square.trigger()"
+        assert [one.data.task_slug for one in trigger.children] == ["square"]
+        assert child.data.message == f"wait for {trigger.children[0].run_id}"
+        below = Call(method="GET", path=f"/api/v1/runs/{trigger.children[0].run_id}/trace")
+        of_child = await session.client.run(session.client.ask(below, TraceAnswer))
+        assert of_child.trace.trace_id == found.trace.trace_id
+        assert of_child.trace.root_span.parent_id == trigger.id
 
 
 async def test_the_first_of_two_waits_is_enough(platform: Platform) -> None:

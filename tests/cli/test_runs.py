@@ -180,3 +180,11 @@ def test_runs_are_named_by_ids_or_by_filters(served: Path) -> None:
     assert "--payload and --follow are for runs that are named" in done.stderr
     done = runwell("runs", "abort", "bulk_x", folder=served)
     assert (done.returncode, "no bulk action bulk_x" in done.stderr) == (1, True)
+
+
+def test_the_trace_of_a_run_is_shown_as_a_tree(served: Path) -> None:
+    run_id = str(runwell_json("trigger", "hello", folder=served)["id"])
+    shown = runwell("runs", "trace", run_id, folder=served)
+    found = runwell_json("runs", "trace", run_id, folder=served)
+    assert shown.stdout == f"hello goes on {run_id}\n"
+    assert '"isPartial": true' in json.dumps(found)

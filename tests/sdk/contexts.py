@@ -16,7 +16,7 @@ from runwell.core.protocol import (
     TaskManifest,
 )
 from runwell.core.waits import Wait, WaitOutcome
-from runwell.sdk.runtime import LogLevel, RunContext
+from runwell.sdk.runtime import LogLevel, OpenSpan, RunContext
 
 NOW = datetime(2025, 1, 2, tzinfo=UTC)
 
@@ -60,6 +60,7 @@ class KeepingRuntime:
         self.ctx = make_context()
         self.lines: list[tuple[LogLevel, str, Mapping[str, Json]]] = []
         self.wait_hooks = None
+        self.spans: list[str] = []
         self.metadata: Metadata = {}
         self.changes: list[tuple[Target, Operation]] = []
         self.locals: dict[object, object] = {}
@@ -72,6 +73,11 @@ class KeepingRuntime:
     def emit_line(self, level: LogLevel, message: str, attributes: Mapping[str, Json]) -> None:
         """Keep a line."""
         self.lines.append((level, message, attributes))
+
+    def begin_span(self, name: str, attributes: Mapping[str, Json]) -> OpenSpan:
+        """Keep its name, and take what it is told."""
+        self.spans.append(name)
+        return _Ignored()
 
     def change_metadata(self, target: Target, operation: Operation) -> None:
         """Keep a change, and apply one of the run's own."""
@@ -98,3 +104,16 @@ class KeepingRuntime:
     def wait(self, wait: Wait) -> WaitOutcome:
         """No test of these waits."""
         raise AssertionError(wait)
+
+
+class _Ignored:
+    """A span that nobody looks at."""
+
+    def set(self, attributes: Mapping[str, Json]) -> None:
+        """Ignore it."""
+
+    def add_event(self, name: str, attributes: Mapping[str, Json]) -> None:
+        """Ignore it."""
+
+    def end(self, error: BaseException | None) -> None:
+        """Ignore it."""

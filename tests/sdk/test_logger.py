@@ -103,3 +103,22 @@ def test_the_log_level_of_a_project_hides_what_is_less_urgent(
 ) -> None:
     levels: tuple[LogLevel, ...] = ("ERROR", "WARN", "LOG", "INFO", "DEBUG")
     assert [level for level in levels if is_logged(level, threshold)] == shown.split()
+
+
+def test_a_traced_block_is_told_to_the_run_and_does_nothing_outside_of_one() -> None:
+    runtime = KeepingRuntime()
+    with activate(runtime), logger.trace("block", n=1) as span:
+        span.set_attribute("user", {1})
+        span.add_event("halfway", at=2)
+    assert runtime.spans == ["block"]
+    with logger.trace("nowhere") as span:
+        span.set_attribute("user", 1)
+        span.add_event("halfway")
+
+
+async def test_a_traced_block_may_be_entered_by_async_with() -> None:
+    runtime = KeepingRuntime()
+    with activate(runtime):
+        async with logger.trace("block"):
+            pass
+    assert runtime.spans == ["block"]

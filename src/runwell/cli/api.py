@@ -25,6 +25,7 @@ from runwell.core.schemas import (
     RunObject,
     TriggerAnswer,
 )
+from runwell.core.trace_schemas import Trace, TraceAnswer
 
 _PAGE_SIZE = 100
 _LOG_PAGE_SIZE = 1000
@@ -182,6 +183,12 @@ class Api:
         """Leave alone the runs that a bulk action hasn't come to yet."""
         call = Call(method="POST", path=f"/api/v1/bulk-actions/{quote(action_id, safe='')}/abort")
         return self._client.run_blocking(self._client.ask(call, BulkActionObject))
+
+    def read_trace(self, run_id: str, limit: int) -> Trace:
+        """The trace of a run, of at most so many spans and lines."""
+        path = f"/api/v1/runs/{quote(run_id, safe='')}/trace"
+        call = Call(method="GET", path=path, query={"limit": str(limit)})
+        return self._client.run_blocking(self._client.ask(call, TraceAnswer)).trace
 
     def read_log(self, run_id: str, after: str | None) -> tuple[list[LogLine], str | None]:
         """All lines of a run after a cursor, and the cursor to read on from."""

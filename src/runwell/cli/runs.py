@@ -1,4 +1,4 @@
-"""`runwell runs`: list, show, logs; `run_changes` has the commands that change runs."""
+"""`runwell runs`: list, show, logs; others are in `run_changes` and `traces`."""
 
 import click
 from rich.text import Text
@@ -23,6 +23,7 @@ from runwell.cli.output import (
     with_output,
 )
 from runwell.cli.run_changes import cancel, replay, reschedule
+from runwell.cli.traces import trace
 from runwell.core.explanations import ExplanationReason
 from runwell.core.payloads import Json, encode_json
 from runwell.core.schemas import AttemptObject, RunObject
@@ -176,7 +177,7 @@ def logs(output: Output, api: Api, run_id: str, follow: bool) -> None:
         output.note(styled("the run has written nothing", "dim"))
 
 
-for _command in (cancel, replay, reschedule, abort):
+for _command in (cancel, replay, reschedule, abort, trace):
     runs.add_command(_command)
 
 

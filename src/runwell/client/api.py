@@ -6,6 +6,7 @@ from typing import Generic, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
+from runwell.client.tracing import traced_flow
 from runwell.client.transport import (
     Call,
     ClientSettings,
@@ -48,7 +49,7 @@ class ApiClient:
 
     def request(self, call: Call) -> Flow[Response]:
         """The flow of one call, retries included."""
-        return request_flow(call, self._settings())
+        return traced_flow(call, lambda traced: request_flow(traced, self._settings()))
 
     def presigned(
         self,

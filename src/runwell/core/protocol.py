@@ -236,6 +236,7 @@ class DequeuedRun(WireModel):
     batch_id: str | None = None
     parent_run_id: str | None = None
     root_run_id: str | None = None
+    traceparent: str | None = None
     context: Json = None
 
 

@@ -24,12 +24,15 @@ MAX_LINKS: Final = 2
 #: Of one event or link.
 MAX_ITEM_ATTRIBUTES: Final = 10
 MAX_NAME_CHARACTERS: Final = 512
+#: Spans of a run beyond this are dropped with a mark.
+MAX_SPANS_PER_RUN: Final = 20_000
 #: Says on a span what was left out.
 CLIPPED: Final = "$clipped"
 #: All zeros: what W3C trace context reserves for "none".
 _NO_SPAN: Final = "0" * 16
 _NO_TRACE: Final = "0" * 32
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
+_SPAN_ID = re.compile(r"[0-9a-f]{16}")
 _LONG_VALUES = ("$payload", "$output")
 
 SpanKind = Literal["INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"]
@@ -131,6 +134,15 @@ def parse_traceparent(text: str | None) -> tuple[str, str] | None:
     if found is None or found[1] == _NO_TRACE or found[2] == _NO_SPAN:
         return None
     return found[1], found[2]
+
+
+def is_span_id(text: str) -> bool:
+    """Whether a text is the id of a span: 16 hexadecimal digits that are not all zero.
+
+    >>> is_span_id("b7ad6b7169203331"), is_span_id("0" * 16)
+    (True, False)
+    """
+    return _SPAN_ID.fullmatch(text) is not None and text != _NO_SPAN
 
 
 def clip_span(span: Span) -> Span:

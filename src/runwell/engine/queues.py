@@ -234,6 +234,7 @@ def _dequeued_run(row: Row) -> DequeuedRun:
         batch_id=row["batch_id"],
         parent_run_id=row["parent_run_id"],
         root_run_id=row["root_run_id"],
+        traceparent=row["traceparent"],
         context=None if row["context"] is None else json.loads(row["context"]),
     )
 

@@ -3,12 +3,12 @@
 import logging
 import sys
 from collections.abc import Mapping
-from typing import Final, Literal, cast
-
-from pydantic_core import PydanticSerializationError, from_json, to_json
+from typing import Final, Literal
 
 from runwell.core.payloads import Json, encode_json
 from runwell.sdk.runtime import LogLevel, find_runtime
+from runwell.sdk.tracing import TracedBlock
+from runwell.sdk.values import to_json_value
 
 #: What `log_level` in the config file takes: lines of `logger` above it are not sent.
 LogThreshold = Literal["none", "error", "warn", "log", "info", "debug"]
@@ -65,6 +65,14 @@ class Logger:
         """Write a line about what went wrong."""
         _write("ERROR", message, attributes)
 
+    def trace(self, name: str, /, **attributes: object) -> TracedBlock:
+        """A block of code as a span of the run's trace: `with logger.trace("fetch user") as span:`.
+
+        `async with` works too, and blocks nest, across tasks and threads. On `span`,
+        `set_attribute(name, value)` and `add_event(name, ...)` say more.
+        """
+        return TracedBlock(name, attributes)
+
 
 logger = Logger()
 
@@ -92,19 +100,4 @@ def _write(level: LogLevel, message: str, attributes: Mapping[str, object]) -> N
 
 
 def _to_json(attributes: Mapping[str, object]) -> dict[str, Json]:
-    return {key: _one_to_json(value) for key, value in attributes.items()}
-
-
-def _one_to_json(value: object) -> Json:
-    try:
-        text = to_json(
-            value,
-            by_alias=True,
-            bytes_mode="base64",
-            inf_nan_mode="strings",
-            serialize_unknown=True,
-        )
-    except PydanticSerializationError:
-        # A value that holds itself, or half of a character.
-        return repr(value)
-    return cast("Json", from_json(text))
+    return {key: to_json_value(value) for key, value in attributes.items()}

@@ -199,6 +199,22 @@ class RunContext:
         )
 
 
+class OpenSpan(Protocol):
+    """A span that goes on; whoever executes the run makes it. Nothing of it may raise."""
+
+    def set(self, attributes: Mapping[str, Json]) -> None:
+        """Attributes, in place of those with the same names."""
+        ...
+
+    def add_event(self, name: str, attributes: Mapping[str, Json]) -> None:
+        """Something happened now."""
+        ...
+
+    def end(self, error: BaseException | None) -> None:
+        """The block is over, by an error or without."""
+        ...
+
+
 class Runtime(Protocol):
     """Whoever executes the current run, as the SDK sees it."""
 
@@ -226,6 +242,10 @@ class Runtime(Protocol):
 
         `sdk.logger.is_logged` decides that.
         """
+        ...
+
+    def begin_span(self, name: str, attributes: Mapping[str, Json]) -> OpenSpan:
+        """Begin a span of the run's trace, in which everything is until it ends. Must not raise."""
         ...
 
     def change_metadata(self, target: Target, operation: Operation) -> None:

@@ -26,7 +26,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from runwell.core.errors import RequestError
 from runwell.core.payloads import Json
 from runwell.core.protocol import MAX_LOG_MESSAGE_CHARACTERS
-from runwell.core.spans import Span, SpanEvent, SpanKind, SpanLevel, SpanLink, clip_text
+from runwell.core.spans import Span, SpanEvent, SpanKind, SpanLevel, SpanLink, clip_text, is_span_id
 
 RequestT = TypeVar("RequestT", ExportTraceServiceRequest, ExportLogsServiceRequest)
 
@@ -170,7 +170,7 @@ def _take(export: Export, place: _Place, sent: trace_pb2.Span) -> None:
     is_partial = attributes.pop(_PARTIAL, None) in (True, "true")
     real_id = attributes.pop(_REAL_ID, None)
     span_id = real_id if isinstance(real_id, str) else sent.span_id.hex()
-    if not _is_span_id(span_id):
+    if not is_span_id(span_id):
         export.reject(1, "a span lacks a span id of 8 bytes")
         return
     started_at = _instant(sent.start_time_unix_nano)
@@ -192,7 +192,7 @@ def _take(export: Export, place: _Place, sent: trace_pb2.Span) -> None:
             attributes,
             Span(
                 span_id=span_id,
-                parent_span_id=parent_id if _is_span_id(parent_id) else None,
+                parent_span_id=parent_id if is_span_id(parent_id) else None,
                 name=sent.name,
                 kind=_KINDS.get(sent.kind, "INTERNAL"),
                 started_at=started_at,
@@ -216,7 +216,7 @@ def _take(export: Export, place: _Place, sent: trace_pb2.Span) -> None:
 
 def _take_record(export: Export, place: _Place, record: LogRecord, number: int) -> None:
     parent_id = record.span_id.hex()
-    if len(record.trace_id) != 16 or not _is_span_id(parent_id):
+    if len(record.trace_id) != 16 or not is_span_id(parent_id):
         export.reject(1, "a log record has no trace id or no span id")
         return
     instant = _instant(record.time_unix_nano) or _instant(record.observed_time_unix_nano)
@@ -313,11 +313,6 @@ def _number(value: Json) -> int | None:
         return None
     text = str(value)
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 9 else None
-
-
-def _is_span_id(text: str) -> bool:
-    is_hex = len(text) == 16 and all(character in "0123456789abcdef" for character in text)
-    return is_hex and text != "0" * 16
 
 
 def _with_base64_ids(value: object) -> object:

@@ -12,6 +12,7 @@ import select
 import sys
 import threading
 import warnings
+from collections.abc import Callable
 from typing import TextIO
 
 from runwell.core.payloads import Json
@@ -21,8 +22,10 @@ from runwell.worker.records import (
     LINE,
     MAX_BODY_BYTES,
     PART,
+    SPAN,
     STDERR,
     STDOUT,
+    WITHIN,
     encode_line,
     encode_record,
     now,
@@ -41,9 +44,13 @@ class OutputPipe:
         self._err_position = WrittenPosition(shared_fd, err_fd)
         # Reentrant: a signal handler of the user may print while a print is under way.
         self._lock = threading.RLock()
+        #: The span that the current code is in, as a number; 0: none. Lines say it.
+        self.find_span: Callable[[], int] | None = None
+        self._told_span = 0
 
     def write_stream(self, kind: int, data: bytes) -> None:
         """Bytes that Python code wrote to stdout or stderr."""
+        self._tell_span()
         if len(data) <= MAX_BODY_BYTES:
             self._write(kind, data)
             return
@@ -53,15 +60,28 @@ class OutputPipe:
 
     def write_line(self, level: str, message: str, attributes: dict[str, Json] | None) -> None:
         """A line of `logger`, `logging` or `warnings`; a long one is cut with a mark."""
-        body = encode_line(level, clip_message(clean_text(message)), attributes)
+        self._tell_span()
+        self._write_parts(LINE, encode_line(level, clip_message(clean_text(message)), attributes))
+
+    def write_span(self, body: bytes) -> None:
+        """A span that began or ended, as JSON."""
+        self._write_parts(SPAN, body)
+
+    def _tell_span(self) -> None:
+        span = 0 if self.find_span is None else self.find_span()
+        if span != self._told_span:
+            self._told_span = span
+            self._write(WITHIN, b"%016x" % span if span else b"")
+
+    def _write_parts(self, kind: int, body: bytes) -> None:
         if len(body) <= MAX_BODY_BYTES:
-            self._write(LINE, body)
+            self._write(kind, body)
             return
         with self._lock:
             last = (len(body) - 1) // MAX_BODY_BYTES * MAX_BODY_BYTES
             for start in range(0, last, MAX_BODY_BYTES):
                 self._write(PART, body[start : start + MAX_BODY_BYTES])
-            self._write(LINE, body[last:])
+            self._write(kind, body[last:])
 
     def _write(self, kind: int, body: bytes) -> None:
         _write_whole(self._out_fd, encode_record(kind, now(), self._err_position.get(), body))

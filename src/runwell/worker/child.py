@@ -5,11 +5,10 @@ of it: the signal is raised inside the task as `RunCanceled` or `RunTimedOut`. A
 frame is from somebody else, and ends the process as it ends any.
 """
 
-import asyncio
 import atexit
 import os
 import socket
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine
 from contextvars import copy_context
 from datetime import UTC, datetime
 from typing import cast
@@ -22,19 +21,17 @@ from runwell.core.errors import (
     InvalidPayloadError,
     TaskRunError,
 )
-from runwell.core.metadata import Metadata, Operation, Target
 from runwell.core.payloads import STORE_TYPE, Json, decode_packet
 from runwell.core.protocol import DequeuedRun
-from runwell.core.waits import Wait, WaitOutcome
-from runwell.sdk.hooks import WaitHooks
-from runwell.sdk.logger import LogThreshold, is_logged
+from runwell.sdk.logger import LogThreshold
 from runwell.sdk.project import ImportedTasks
-from runwell.sdk.runtime import LogLevel, RunContext, activate
+from runwell.sdk.runtime import RunContext, activate
 from runwell.sdk.task import AnyTask
 from runwell.worker.async_runs import AsyncRuns
-from runwell.worker.capture import Capture, OutputPipe, clean_attributes
+from runwell.worker.capture import Capture, OutputPipe
 from runwell.worker.child_environment import ChangedEnvironment
 from runwell.worker.child_metadata import ChildMetadata
+from runwell.worker.child_runtime import ChildRuntime
 from runwell.worker.child_waits import ChildWaits
 from runwell.worker.failures import describe_bad_output, describe_exception
 from runwell.worker.hooks import Ended, HookedAttempt, Output, Stopped, run_to_end
@@ -56,6 +53,7 @@ from runwell.worker.messages import (
 from runwell.worker.records import now
 from runwell.worker.retrying import AttemptFailure, RetryPlan
 from runwell.worker.stop_signal import StopSignal
+from runwell.worker.tracing import RunTracing, describe_run
 
 
 class Child:
@@ -82,6 +80,7 @@ class Child:
         self._may_retry = imported.config.may_retry_in(surroundings.environment.type)
         self._inbox = Inbox(connection)
         self._waits = ChildWaits(self._inbox)
+        self._tracing = RunTracing(pipe)
         self._folder = os.getcwd()  # noqa: PTH109 (a text is all that chdir needs)
         self._pid = os.getpid()
         self._environment = ChangedEnvironment()
@@ -141,16 +140,8 @@ class Child:
         try:
             run = OrderedRun.model_validate_json(order.run_json)
             self._environment.change(run.variables)
-            task = self._find_task(run)
-            raw = _decode_payload(run)
-            runtime = self._make_runtime(run, order)
-            if not self._is_rehearsal:
-                stop_hard_above(memory_limit(run.machine))
-            if task.hooks or self._project_hooks:
-                return self._execute_with_hooks(run, task, raw, runtime)
-            payload = task.parse_payload(raw)
-            value = self._call(task, payload, runtime)
-            return complete_frame(now(), _encode(task, value))
+            with self._tracing.attempt(run, self._describe(run)):
+                return self._execute_run(run, order)
         except _KnownError as known:
             skip_retrying = known.skip_retrying or not self._may_retry
             return _failure(known.error, skip_retrying=skip_retrying)
@@ -163,8 +154,23 @@ class Child:
             skip_retrying = skip_retrying or not self._may_retry
             return _failure(described, skip_retrying=skip_retrying, is_spent=is_spent)
 
+    def _execute_run(self, run: DequeuedRun, order: RunOrder) -> bytes:
+        task = self._find_task(run)
+        raw = _decode_payload(run)
+        runtime = self._make_runtime(run, order)
+        if not self._is_rehearsal:
+            stop_hard_above(memory_limit(run.machine))
+        if task.hooks or self._project_hooks:
+            return self._execute_with_hooks(run, task, raw, runtime)
+        payload = task.parse_payload(raw)
+        value = self._call(task, payload, runtime)
+        return complete_frame(now(), _encode(task, value))
+
+    def _describe(self, run: DequeuedRun) -> dict[str, Json]:
+        return describe_run(run, self._imported.manifests.get(run.task_id), self._surroundings)
+
     def _execute_with_hooks(
-        self, run: DequeuedRun, task: AnyTask, payload: Json, runtime: "_ChildRuntime"
+        self, run: DequeuedRun, task: AnyTask, payload: Json, runtime: ChildRuntime
     ) -> bytes:
         assert self._async_runs is not None
         attempt = HookedAttempt(
@@ -213,7 +219,7 @@ class Child:
             )
         return task
 
-    def _make_runtime(self, run: DequeuedRun, order: RunOrder) -> "_ChildRuntime":
+    def _make_runtime(self, run: DequeuedRun, order: RunOrder) -> ChildRuntime:
         def make_context() -> RunContext:
             return RunContext.from_execution(
                 run,
@@ -226,9 +232,11 @@ class Child:
 
         metadata = ChildMetadata(run, self._inbox)
         self._waits.start_clock()
-        return _ChildRuntime(make_context, self._pipe, self._log_level, self._waits, metadata)
+        return ChildRuntime(
+            make_context, self._pipe, self._log_level, self._waits, metadata, self._tracing
+        )
 
-    def _call(self, task: AnyTask, payload: object, runtime: "_ChildRuntime") -> object:
+    def _call(self, task: AnyTask, payload: object, runtime: ChildRuntime) -> object:
         with activate(runtime):
             context = copy_context()
             ctx = runtime.ctx if task.takes_context else None
@@ -245,67 +253,6 @@ class Child:
                 return context.run(task.call, payload, ctx)
             finally:
                 self._stop.end()
-
-
-class _ChildRuntime:
-    """The seam to the SDK: where `logger` writes while a run is active."""
-
-    def __init__(
-        self,
-        make_context: Callable[[], RunContext],
-        pipe: OutputPipe,
-        log_level: LogThreshold,
-        waits: ChildWaits,
-        metadata: ChildMetadata,
-    ) -> None:
-        self._metadata = metadata
-        self._make_context = make_context
-        self._ctx: RunContext | None = None
-        self._pipe = pipe
-        self._log_level: LogThreshold = log_level
-        self._waits = waits
-        self.wait_hooks: WaitHooks | None = None
-        self.locals: dict[object, object] = {}
-
-    @property
-    def ctx(self) -> RunContext:
-        """Made when it is asked for: most short runs don't."""
-        if self._ctx is None:
-            self._ctx = self._make_context()
-        return self._ctx
-
-    def active_seconds(self) -> float:
-        """How long it has run, without its waits."""
-        return self._waits.active_seconds()
-
-    def change_metadata(self, target: Target, operation: Operation) -> None:
-        """A change of `metadata`."""
-        self._metadata.change(target, operation)
-
-    def read_metadata(self) -> Metadata:
-        """What the run knows of its metadata."""
-        return self._metadata.read()
-
-    def replace_metadata(self, metadata: Metadata) -> None:
-        """What the server has."""
-        self._metadata.replace(metadata)
-
-    def flush_metadata(self) -> tuple[int, int]:
-        """Have all changes stored at once."""
-        return self._metadata.flush()
-
-    def emit_line(self, level: LogLevel, message: str, attributes: Mapping[str, Json]) -> None:
-        """One line of `logger`."""
-        if is_logged(level, self._log_level):
-            self._pipe.write_line(level, message, clean_attributes(attributes))
-
-    def begin_wait(self, wait: Wait) -> asyncio.Future[WaitOutcome]:
-        """A coroutine of the run waits."""
-        return self._waits.begin(wait)
-
-    def wait(self, wait: Wait) -> WaitOutcome:
-        """A blocking caller waits."""
-        return self._waits.wait(wait)
 
 
 class _KnownError(Exception):

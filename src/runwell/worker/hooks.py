@@ -31,6 +31,7 @@ from runwell.core.payloads import Json
 from runwell.sdk.hooks import Hook, HookName, Hooks, WaitHookName
 from runwell.sdk.runtime import Runtime
 from runwell.sdk.task import AnyTask
+from runwell.sdk.tracing import TracedBlock
 from runwell.worker.async_runs import AsyncRuns
 from runwell.worker.failures import describe_bad_output, describe_exception, format_stack
 from runwell.worker.retrying import AttemptFailure, BadHandlingError, RetryPlan
@@ -288,8 +289,9 @@ class HookedAttempt:
 
     async def _call(self, hook: Hook, **values: object) -> object:
         ctx = self._runtime.ctx if "ctx" in hook.takes else None
-        value = hook.call(self._payload, {"ctx": ctx, "init": self._init, **values})
-        return await self._settle(value) if inspect.isawaitable(value) else value
+        with TracedBlock(f"{hook.name}()", {"$style.icon": "function"}):
+            value = hook.call(self._payload, {"ctx": ctx, "init": self._init, **values})
+            return await self._settle(value) if inspect.isawaitable(value) else value
 
     async def _settle(self, awaitable: Awaitable[object]) -> object:
         return await awaitable if _is_in_loop() else self._async_runs.run_aside(awaitable)

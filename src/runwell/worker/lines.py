@@ -11,9 +11,10 @@ from runwell.core.protocol import (
     MAX_LOG_LINES_PER_RUN,
     MAX_LOG_MESSAGE_CHARACTERS,
 )
-from runwell.core.spans import CapturedLine
+from runwell.core.spans import CapturedLine, Span, is_span_id
 from runwell.worker.capture import clip_message
 from runwell.worker.records import STDERR, STDOUT, LoggedLine
+from runwell.worker.span_collector import SpanCollector
 
 Level = Literal["TRACE", "DEBUG", "LOG", "INFO", "WARN", "ERROR"]
 
@@ -21,7 +22,7 @@ _LEVEL_OF_STREAM: dict[int, Level] = {STDOUT: "LOG", STDERR: "ERROR"}
 # No character takes more bytes than this, so no more of a line is ever needed.
 _MAX_LINE_BYTES = 4 * MAX_LOG_MESSAGE_CHARACTERS
 _LINE_OVERHEAD_BYTES = 100
-_LAST_WORDS = 20
+_LAST_WORDS = 30
 #: A run with more than this unsent is not read from until the server has taken some.
 HIGH_WATER_BYTES = 1024 * 1024
 #: All runs of a worker together: beyond it lines are dropped, with a mark.
@@ -55,6 +56,8 @@ class LineCollector:
         self._partial = {STDOUT: bytearray(), STDERR: bytearray()}
         self._cut = {STDOUT: 0, STDERR: 0}
         self._waiting: list[CapturedLine] = []
+        self._spans = SpanCollector()
+        self._within: str | None = None
         self._seq = 0
         self._kept_bytes = 0
         self._dropped = 0
@@ -97,6 +100,29 @@ class LineCollector:
 
     def take(self) -> list[CapturedLine]:
         """The lines that are to be sent now."""
+        self._spans.take()
+        return self._take()
+
+    def take_all(self) -> tuple[list[CapturedLine], list[Span]]:
+        """The lines and the spans that are to be sent now."""
+        return self._take(), self._spans.take()
+
+    def add_span(self, body: bytes) -> None:
+        """A span that began or ended."""
+        was_empty = not self._waiting and not self._spans.has_some
+        if self._budget.is_spent or not (size := self._spans.add(body)):
+            return
+        self.unsent_bytes += size
+        self._budget.unsent_bytes += size
+        if was_empty:
+            self._on_waiting()
+
+    def go_on_within(self, span_id: bytes) -> None:
+        """What follows is written in this span; empty: in none."""
+        text = span_id.decode("ascii", "replace")
+        self._within = text if is_span_id(text) else None
+
+    def _take(self) -> list[CapturedLine]:
         taken, self._waiting = self._waiting, []
         self._budget.unsent_bytes -= self.unsent_bytes
         self.unsent_bytes = 0
@@ -175,7 +201,7 @@ class LineCollector:
         self._seq += 1
         # Threads and processes that write at once may be a moment out of order; numbers decide.
         self._last_time = max(self._last_time, instant)
-        if not self._waiting:
+        if not self._waiting and not self._spans.has_some:
             self._on_waiting()
         # Every field is made here and of the right type: validating it again would cost more.
         self._waiting.append(
@@ -185,6 +211,7 @@ class LineCollector:
                 level=level,
                 message=message,
                 attributes=attributes,
+                span_id=self._within,
             )
         )
         self.unsent_bytes += size

@@ -9,8 +9,10 @@ from runwell.worker.positions import ReadPosition
 from runwell.worker.records import (
     LINE,
     PART,
+    SPAN,
     STDERR,
     STDOUT,
+    WITHIN,
     Record,
     decode_line,
     now,
@@ -173,6 +175,13 @@ class OutputReader:
             self._parts.clear()
             if line is not None and self._collector is not None:
                 self._collector.add_logged(line, record.time)
+        elif record.kind == SPAN:
+            body = b"".join((*self._parts, record.body))
+            self._parts.clear()
+            if self._collector is not None:
+                self._collector.add_span(body)
+        elif record.kind == WITHIN and self._collector is not None:
+            self._collector.go_on_within(record.body)
 
     def _take_bytes(self, stream: int, data: bytes, instant: float) -> None:
         if self._collector is not None:

@@ -24,8 +24,9 @@ HEAD_BYTES = _HEAD.size
 # 4096 on Linux, 512 on macOS.
 MAX_BODY_BYTES = select.PIPE_BUF - HEAD_BYTES
 
-# Kinds of records: bytes of a stream, a log line, the first part of a longer log line.
-STDOUT, STDERR, LINE, PART = 1, 2, 3, 4
+# Kinds of records: bytes of a stream, a log line, the first part of a longer body, a span that
+# began or ended, and the span that what follows is written in (empty: none).
+STDOUT, STDERR, LINE, PART, SPAN, WITHIN = 1, 2, 3, 4, 5, 6
 
 LEVELS = ("TRACE", "DEBUG", "LOG", "INFO", "WARN", "ERROR")
 

@@ -239,13 +239,14 @@ class Reports:
     def _take_lines(self, run: RunProcess) -> _Item:
         del self._with_lines[run]
         size = run.lines.unsent_bytes
-        lines = run.lines.take()
+        lines, spans = run.lines.take_all()
         run.resume_output()
         report = LogsReport.model_construct(
             run_id=run.run.run_id,
             snapshot_id=run.run.snapshot_id,
             attempt_number=run.run.attempt_number,
             lines=lines,
+            spans=spans,
         )
         return _Item(report, size)
 

@@ -41,7 +41,7 @@ from runwell.core.protocol import (
     ReportBody,
     StartReport,
 )
-from runwell.core.spans import CapturedLine
+from runwell.core.spans import CapturedLine, Span
 
 SECRET_KEY = "tr_dev_abcdefghijklmnopqrst"
 _PREFIX = "/engine/v1/worker-actions/"
@@ -67,6 +67,7 @@ class FakeRun:
     hand_backs: list[HandBackReport] = field(default_factory=list[HandBackReport])
     metadata_reports: list[MetadataReport] = field(default_factory=list[MetadataReport])
     lines: dict[int, CapturedLine] = field(default_factory=dict[int, CapturedLine])
+    spans: dict[str, Span] = field(default_factory=dict[str, Span])
     stale: int = 0
 
     @property
@@ -362,6 +363,7 @@ class FakeServer:
                     run.status, run.start = "EXECUTING", report
                 case LogsReport():
                     run.lines.update((line.seq, line) for line in report.lines)
+                    run.spans.update((span.span_id, span) for span in report.spans)
                 case HandBackReport():
                     run.hand_backs.append(report)
                     run.status, run.worker_id = "QUEUED", None

@@ -279,6 +279,7 @@ SELECT (SELECT count(*) FROM worker) AS workers,
     g.tags,
     g.is_test, g.idempotency_key, coalesce(g.larger_machine, g.machine, t.machine) AS machine, g.created_at,
     g.started_at, g.duration_ms, g.batch_id, g.parent_run_id, g.root_run_id, g.context,
+    g.trace_context ->> 'traceparent' AS traceparent,
     g.max_attempts, coalesce(g.max_duration, t.max_duration) AS max_duration, t.retry,
     b.public_id AS background_worker_id, b.version, q.public_id AS queue_id, q.name AS queue_name
 FROM (SELECT) one

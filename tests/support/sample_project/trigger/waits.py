@@ -16,6 +16,7 @@ from runwell import (
     SubtaskUnwrapError,
     WaitRefusedError,
     idempotency_keys,
+    logger,
     queue,
     task,
     wait,
@@ -227,3 +228,11 @@ async def wait_for_gated(payload: Gate) -> str:
     key = idempotency_keys.create("child", scope="run")
     result = await wait_for_file.trigger_and_wait(payload, idempotency_key=key)
     return f"{result.ok}"
+
+
+@task(id="traced")
+async def traced(number: int) -> int:
+    with logger.trace("work"):
+        logger.info("at work")
+        await wait.for_(seconds=0.01)
+        return await square.trigger_and_wait(number).unwrap()

@@ -1,0 +1,336 @@
+"""Spans in the process of a run: OpenTelemetry's, written to the output pipe as they begin and end.
+
+One tracer provider, made in the warm parent, serves every run: what the user's code and their
+instrumentations trace goes the same way as `logger.trace`. The span of the attempt is the server's
+own and is only named here, so that a run without spans pays for none.
+"""
+
+import contextlib
+from collections.abc import Generator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Any, Final, cast
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import Span as SdkSpan
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode
+
+from runwell._version import __version__
+from runwell.client.tracing import set_tracer
+from runwell.core.machines import MACHINES
+from runwell.core.payloads import Json
+from runwell.core.protocol import DequeuedRun, TaskManifest
+from runwell.core.spans import (
+    Span,
+    SpanEvent,
+    SpanLink,
+    attempt_span_id,
+    clip_span,
+    make_traceparent,
+    trace_id_of,
+)
+from runwell.core.spans import SpanKind as Kind
+from runwell.core.waits import DateWait, RunsWait, TokenWait, Wait
+from runwell.worker.capture import OutputPipe
+from runwell.worker.inheriting import inherit_spans
+from runwell.worker.messages import Surroundings
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_ICON: Final = "$style.icon"
+_KINDS: Final[dict[SpanKind, Kind]] = {
+    SpanKind.INTERNAL: "INTERNAL",
+    SpanKind.SERVER: "SERVER",
+    SpanKind.CLIENT: "CLIENT",
+    SpanKind.PRODUCER: "PRODUCER",
+    SpanKind.CONSUMER: "CONSUMER",
+}
+# Attributes of a span are clipped with a mark, which the SDK's own limits don't leave.
+_LIMITS: Final = SpanLimits(
+    max_span_attributes=SpanLimits.UNSET, max_attribute_length=SpanLimits.UNSET
+)
+
+
+class RunTracing:
+    """The tracing of the runs of this process, one after the other."""
+
+    def __init__(self, pipe: OutputPipe) -> None:
+        """Write to this pipe."""
+        self._pipe = pipe
+        self._provider, self._writer, self._resource = install()
+        self._tracer = self._provider.get_tracer("runwell", __version__)
+
+    @contextlib.contextmanager
+    def attempt(self, run: DequeuedRun, resource: Mapping[str, Json]) -> Generator[None]:
+        """Within the block, what is traced is under this attempt."""
+        trace_id = trace_id_of(run.run_id, run.traceparent)
+        span_id = attempt_span_id(run.run_id, run.attempt_number)
+        self._resource.become(resource)
+        own = SpanContext(
+            int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=trace.TraceFlags(1)
+        )
+        self._writer.begin(self._pipe, span_id)
+        own_id = own.span_id
+
+        def find_span() -> int:
+            found = trace.get_current_span().get_span_context().span_id
+            return 0 if found == own_id else found
+
+        self._pipe.find_span = find_span
+        set_tracer(self.begin_call)
+        token = otel_context.attach(trace.set_span_in_context(NonRecordingSpan(own)))
+        try:
+            yield
+        finally:
+            otel_context.detach(token)
+            set_tracer(None)
+            self._pipe.find_span = None
+            self._writer.end()
+
+    def begin_block(self, name: str, attributes: Mapping[str, Json]) -> "BlockSpan":
+        """A span of `logger.trace`: the current one until it ends."""
+        return BlockSpan(self._start(name, SpanKind.INTERNAL, attributes), is_current=True)
+
+    def begin_call(self, name: str) -> "BlockSpan":
+        """The span of a trigger."""
+        return BlockSpan(self._start(name, SpanKind.PRODUCER, {_ICON: "trigger"}))
+
+    def begin_wait(self, wait: Wait) -> "BlockSpan":
+        """The span of a wait."""
+        attributes: dict[str, Json] = {_ICON: "wait", "wait.id": wait.wait_id}
+        match wait:
+            case DateWait():
+                name = f"wait until {wait.date:%Y-%m-%d %H:%M:%S} UTC"
+            case RunsWait():
+                one = len(wait.run_ids) == 1
+                name = (
+                    f"wait for {wait.run_ids[0]}" if one else f"wait for {len(wait.run_ids)} runs"
+                )
+            case TokenWait():
+                name = "wait for a token"
+                attributes["wait.token"] = wait.token_id
+        return BlockSpan(self._start(name, SpanKind.INTERNAL, attributes))
+
+    def _start(self, name: str, kind: SpanKind, attributes: Mapping[str, Json]) -> trace.Span:
+        return self._tracer.start_span(name, kind=kind, attributes=_flatten(attributes))
+
+
+def describe_run(
+    run: DequeuedRun, manifest: TaskManifest | None, surroundings: Surroundings
+) -> dict[str, Json]:
+    """The attributes of a run's resource: `protocol.md` section 9.2."""
+    organization, project = surroundings.organization, surroundings.project
+    preset = MACHINES[run.machine]
+    found: dict[str, Json] = {
+        "ctx.environment.id": surroundings.environment.id,
+        "ctx.environment.type": surroundings.environment.type,
+        "ctx.organization.id": organization.id,
+        "ctx.organization.slug": organization.slug,
+        "ctx.organization.name": organization.name,
+        "ctx.project.id": project.id,
+        "ctx.project.ref": project.ref,
+        "ctx.project.title": project.name,
+        "ctx.run.id": run.run_id,
+        "ctx.run.isTest": run.is_test,
+        "ctx.attempt.id": run.attempt_id,
+        "ctx.attempt.number": run.attempt_number,
+        "ctx.task.id": run.task_id,
+        "ctx.queue.id": run.queue.id,
+        "ctx.queue.name": run.queue.name,
+        "ctx.machine.name": preset.name,
+        "ctx.machine.cpu": preset.cpu,
+        "ctx.machine.memory": preset.memory,
+        "ctx.machine.centsPerMs": preset.cents_per_ms,
+        "worker.id": run.background_worker_id,
+        "worker.version": run.version,
+    }
+    if run.idempotency_key is not None:
+        found["ctx.run.idempotencyKey"] = run.idempotency_key
+    if run.batch_id is not None:
+        found["ctx.batch.id"] = run.batch_id
+    if manifest is not None:
+        found["ctx.task.filePath"] = manifest.file_path
+        found["ctx.task.exportName"] = manifest.export_name
+    return found
+
+
+class BlockSpan:
+    """A span of ours that goes on."""
+
+    __slots__ = ("_span", "_token")
+
+    def __init__(self, span: trace.Span, *, is_current: bool = False) -> None:
+        self._span = span
+        self._token = otel_context.attach(trace.set_span_in_context(span)) if is_current else None
+
+    @property
+    def traceparent(self) -> str:
+        """It as the parent of what another process does."""
+        own = self._span.get_span_context()
+        return make_traceparent(f"{own.trace_id:032x}", f"{own.span_id:016x}")
+
+    def set(self, attributes: Mapping[str, Json]) -> None:
+        """Attributes, in place of those with the same names."""
+        self._span.set_attributes(_flatten(attributes))
+
+    def add_event(self, name: str, attributes: Mapping[str, Json]) -> None:
+        """Something happened now."""
+        self._span.add_event(name, _flatten(attributes))
+
+    def end(self, error: BaseException | None) -> None:
+        """It is over."""
+        if self._token is not None:
+            otel_context.detach(self._token)
+        if isinstance(error, Exception):
+            self._span.record_exception(error)
+            self._span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+        elif error is not None:
+            # A cancel, a timeout: it did not fail by itself.
+            self._span.add_event("cancellation", {"reason": type(error).__name__})
+        self._span.end()
+
+
+class PipeWriter(SpanProcessor):
+    """Writes each span twice: when it begins, so that no crash hides it, and when it ends."""
+
+    def __init__(self) -> None:
+        self._pipe: OutputPipe | None = None
+        self._attempt_id = ""
+
+    def begin(self, pipe: OutputPipe, attempt_id: str) -> None:
+        """From here on spans belong to this attempt."""
+        self._pipe, self._attempt_id = pipe, attempt_id
+
+    def end(self) -> None:
+        """The attempt is over."""
+        self._pipe = None
+
+    def on_start(
+        self,
+        span: SdkSpan,
+        parent_context: otel_context.Context | None = None,  # noqa: ARG002 (the SDK gives it)
+    ) -> None:
+        """A span began."""
+        self._write(span)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """A span ended."""
+        self._write(span)
+
+    def _write(self, span: ReadableSpan) -> None:
+        # Tracing must not fail what it traces, whatever a user's attributes do.
+        with contextlib.suppress(Exception):
+            own = span.get_span_context()
+            if self._pipe is None or own is None or f"{own.span_id:016x}" == self._attempt_id:
+                return
+            made = clip_span(_convert(span, own))
+            self._pipe.write_span(
+                made.model_dump_json(by_alias=True, exclude_defaults=True).encode(
+                    "utf-8", "replace"
+                )
+            )
+
+
+class RunResource(Resource):
+    """The resource of the current run: tracers keep it, so it changes with the run."""
+
+    def __init__(self) -> None:
+        self._always: dict[str, Any] = {
+            "$trigger": True,
+            "service.name": "runwell",
+            "sdk.language": "python",
+            "sdk.version": __version__,
+        }
+        super().__init__(self._always)
+
+    def become(self, attributes: Mapping[str, Json]) -> None:
+        """Say the attributes of another run."""
+        self._attributes = {**self._always, **_flatten(attributes)}  # pyright: ignore[reportAttributeAccessIssue] (the SDK has no other way)
+
+    def merge(self, other: Resource) -> Resource:
+        """Take more attributes: the SDK adds those of the process after a fork."""
+        self._always.update(other.attributes)
+        self.become({})
+        return self
+
+
+@cache
+def install() -> tuple[TracerProvider, PipeWriter, RunResource]:
+    """Make the tracer provider of this process, or join the one that the user has made."""
+    writer, resource = PipeWriter(), RunResource()
+    known = trace.get_tracer_provider()
+    if isinstance(known, TracerProvider):
+        provider = known
+    else:
+        provider = TracerProvider(
+            resource=resource, sampler=ALWAYS_ON, span_limits=_LIMITS, shutdown_on_exit=False
+        )
+        trace.set_tracer_provider(provider)
+    provider.add_span_processor(writer)
+    inherit_spans()
+    return provider, writer, resource
+
+
+def _convert(span: ReadableSpan, own: SpanContext) -> Span:
+    events = [_event(one.name, one.timestamp, one.attributes) for one in span.events]
+    names = {event.name for event in events}
+    return Span.model_construct(
+        span_id=f"{own.span_id:016x}",
+        parent_span_id=None if span.parent is None else f"{span.parent.span_id:016x}",
+        name=span.name,
+        kind=_KINDS[span.kind],
+        started_at=_instant(span.start_time or 0),
+        ended_at=None if span.end_time is None else _instant(span.end_time),
+        is_error=span.status.status_code is StatusCode.ERROR,
+        is_canceled="cancellation" in names,
+        attributes=_plain(span.attributes),
+        events=events,
+        links=[_link(one) for one in span.links],
+    )
+
+
+def _event(name: str, timestamp: int, attributes: Mapping[str, Any] | None) -> SpanEvent:
+    return SpanEvent.model_construct(
+        name=name, time=_instant(timestamp), attributes=_plain(attributes)
+    )
+
+
+def _link(link: Link) -> SpanLink:
+    return SpanLink.model_construct(
+        trace_id=f"{link.context.trace_id:032x}",
+        span_id=f"{link.context.span_id:016x}",
+        attributes=_plain(link.attributes),
+    )
+
+
+def _plain(attributes: Mapping[str, Any] | None) -> dict[str, Json]:
+    return {
+        name: list(cast("Sequence[Json]", value)) if isinstance(value, tuple) else value
+        for name, value in (attributes or {}).items()
+    }
+
+
+def _instant(nanoseconds: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=nanoseconds // 1_000)
+
+
+def _flatten(attributes: Mapping[str, Json]) -> dict[str, Any]:
+    """Nested values by the rule of protocol.md section 9.2: `a.b`, `a.[0]`."""
+    found: dict[str, Any] = {}
+    for name, value in attributes.items():
+        _flatten_one(name, value, found)
+    return found
+
+
+def _flatten_one(name: str, value: Json, found: dict[str, Any]) -> None:
+    if isinstance(value, dict):
+        for key, one in value.items():
+            _flatten_one(f"{name}.{key}", one, found)
+    elif isinstance(value, list):
+        for number, one in enumerate(value):
+            _flatten_one(f"{name}.[{number}]", one, found)
+    else:
+        found[name] = "$@null((" if value is None else value
