@@ -295,3 +295,40 @@ async def test_a_token_of_a_wait_is_completed_by_whoever_has_its_scope(database_
             headers = {"authorization": f"Bearer {make_token(key, sub, scope)}"}
             answer = await served.client.post(path, json={"data": 1}, headers=headers)
             assert answer.status_code == status, scope
+
+
+async def test_a_run_of_a_public_token_reaches_no_further_than_itself(database_url: str) -> None:
+    async with serving(database_url) as served:
+        other = await served.trigger("other", payload={"a": "x" * 700_000})
+        sub = (await claims_of_dev(served))["sub"]
+        token = make_token(served.keys["dev"], sub, "write:tasks")
+        headers = {"authorization": f"Bearer {token}"}
+        refused: list[dict[str, object]] = [
+            {"parentRunId": other},
+            {"dependentAttempt": "attempt_1"},
+            {"parentAttempt": "attempt_1"},
+            {"dependentBatch": "batch_1"},
+            {"bulkActionId": "bulk_1"},
+            {"resumeParentOnCompletion": True},
+            {"queue": {"name": "shared", "concurrencyLimit": 0}},
+            {"queue": {"name": "shared", "concurrencyLimit": None}},
+            {"payloadType": "application/store"},
+        ]
+        single, batch = "/api/v1/tasks/mail/trigger", "/api/v1/tasks/batch"
+        for options in refused:
+            body = {"payload": f"{other}/payload.json", "options": options}
+            answer = await served.client.post(single, json=body, headers=headers)
+            assert answer.status_code == 403, (options, answer.text)
+            items = {"items": [{"task": "mail", **body}]}
+            answer = await served.client.post(batch, json=items, headers=headers)
+            assert answer.status_code == 403, (options, answer.text)
+        for ties in ({"parentRunId": other}, {"dependentAttempt": "attempt_1"}):
+            body = {"items": [{"task": "mail"}], **ties}
+            answer = await served.client.post(batch, json=body, headers=headers)
+            assert answer.status_code == 403, ties
+        # What concerns the run alone is the caller's.
+        fine = {"queue": {"name": "shared"}, "tags": ["a"], "test": False}
+        answer = await served.client.post(single, json={"options": fine}, headers=headers)
+        assert answer.status_code == 200
+        runs = (await served.get("/api/v1/runs"))["data"]
+        assert len(runs) == 2

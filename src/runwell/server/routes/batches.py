@@ -22,6 +22,7 @@ from runwell.core.batch_schemas import (
 )
 from runwell.core.errors import RequestError
 from runwell.core.payloads import MIN_STORED_BYTES, STORE_TYPE, encode_json
+from runwell.core.schemas import TriggerOptions
 from runwell.core.scopes import Resource
 from runwell.core.timing import parse_duration
 from runwell.engine import results
@@ -53,6 +54,7 @@ from runwell.server.http import (
 )
 from runwell.server.large_payloads import settle_payload
 from runwell.server.operations import Operation, Parameter
+from runwell.server.public_triggers import check_options
 from runwell.server.run_objects import result_object
 
 #: All payloads of a batch together (docs `limits.md`).
@@ -71,6 +73,12 @@ async def trigger(request: Request, backend: Backend) -> Answer:
     body = parse_model(raw, BatchBody)
     # 3.x servers ask for any of the tasks only; whoever may trigger one may not trigger the others.
     auth.require(request, *(Resource("tasks", item.task) for item in body.items), of_all=True)
+    ties = TriggerOptions.model_construct(
+        parent_run_id=body.parent_run_id,
+        dependent_attempt=body.dependent_attempt,
+        resume_parent_on_completion=body.resume_parent_on_completion,
+    )
+    check_options(request, ties, *(item.options for item in body.items))
     triggered = await _trigger(request, backend, environment, body, len(raw))
     credential = auth.credential_of(request)
     return answer(

@@ -35,6 +35,7 @@ from runwell.server.http import (
 )
 from runwell.server.large_payloads import settle_payload
 from runwell.server.operations import Operation, Parameter
+from runwell.server.public_triggers import check_options
 from runwell.server.run_objects import is_4x, result_object, run_list_item, run_object
 
 #: A payload is a text within the body's JSON, which may take twice its size there.
@@ -50,6 +51,7 @@ async def trigger(request: Request, backend: Backend) -> Answer:
     raw = await read_body(request, limit=MAX_TRIGGER_BYTES)
     body = parse_model(raw, TriggerBody)
     headers, options = request.headers, body.options
+    check_options(request, options)
     _apply_headers(body, headers.get("idempotency-key"), headers.get("idempotency-key-ttl"))
     task_id: str = request.path_params["taskId"]
     named = request_key(request)
