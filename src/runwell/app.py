@@ -160,14 +160,17 @@ async def _running(
                 encryption_keys=settings.encryption_keys,
                 limits=settings.limits,
             )
-            async with background.run_loops(
-                db,
-                signals,
-                store,
-                clock,
-                lease_seconds=settings.lease_seconds,
-                retention=settings.retention,
-                backlogs=backend.backlogs,
+            async with (
+                background.run_loops(
+                    db,
+                    signals,
+                    store,
+                    clock,
+                    lease_seconds=settings.lease_seconds,
+                    retention=settings.retention,
+                    backlogs=backend.backlogs,
+                ),
+                contextlib.aclosing(backend.changes),
             ):
                 site = make_site(backend, create_app(backend), is_local=is_local(listener))
 

@@ -117,6 +117,7 @@ async def _serving(database_url: str, store: ObjectStore) -> AsyncGenerator[Serv
         finally:
             server.stop()
             await task
+            await backend.changes.aclose()
             await signals.stop()
 
 

@@ -10,6 +10,7 @@ from runwell.core.timing import Clock
 from runwell.engine import (
     bulk_steps,
     canceling,
+    change_log,
     maintenance,
     packets,
     rate_limits,
@@ -194,6 +195,13 @@ def _list_maintenance_loops(
             rest_seconds=_REST_SECONDS,
         ),
         Loop(name="tidying", interval_seconds=60.0, tick=tidy),
+        Loop(
+            name="changes",
+            interval_seconds=60.0,
+            tick=lambda: change_log.delete_old_changes(db, now=clock.now()),
+            full=change_log.SWEEP_ROWS,
+            rest_seconds=_REST_SECONDS,
+        ),
     ]
 
 

@@ -127,6 +127,10 @@ ACCESS: Final[dict[str, Access]] = {
     "listBatchResults": SECRET,
     "openBatch": SECRET,
     "addBatchItems": SECRET,
+    # Realtime.
+    "followRun": READ_RUN,
+    "followTags": READ_TAGS,
+    "followBatch": READ_BATCH,
     # Bulk actions.
     "createBulkAction": SECRET,
     "countBulkAction": SECRET,

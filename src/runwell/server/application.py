@@ -20,6 +20,7 @@ from runwell.server.routes import (
     projects,
     public_tokens,
     queues,
+    realtime,
     run_changes,
     runs,
     schedules,
@@ -35,6 +36,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *workers.operations,
     *waits.operations,
     *tokens.operations,
+    *realtime.operations,
     *runs.operations,
     *traces.operations,
     *otlp.operations,
@@ -60,7 +62,7 @@ _EXPOSED = (
     "x-trigger-jwt, x-trigger-jwt-claims, x-should-retry, retry-after, "
     "x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset, "
     "electric-handle, electric-offset, electric-schema, electric-cursor, electric-up-to-date, "
-    "x-stream-version"
+    "electric-shape-id, electric-chunk-last-offset, x-stream-version, x-last-chunk-index"
 )
 _PREFLIGHT_SECONDS = "7200"
 

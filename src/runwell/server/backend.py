@@ -19,6 +19,7 @@ from runwell.engine import credentials, packets, variables
 from runwell.engine.background import BULK_TOPIC, DATES_TOPIC, WAITS_TOPIC
 from runwell.engine.backlogs import Backlogs
 from runwell.engine.canceling import Canceled
+from runwell.engine.change_log import Changes
 from runwell.engine.ciphers import Cipher
 from runwell.engine.db import Database, Transaction
 from runwell.engine.environments import Environment
@@ -58,6 +59,7 @@ class Backend:
         #: Without the loop that counts, nothing is ever refused.
         self.backlogs = backlogs or Backlogs(db)
         self.polls = Polls(signals)
+        self.changes = Changes(db)
         self._clock = clock or SystemClock()
         self.keys = KeyRing()
         #: Nothing is refused unless there are limits.

@@ -28,8 +28,9 @@ class Polls:
     def __init__(self, signals: Signals) -> None:
         """Nobody waits yet."""
         self._signals = signals
-        self._ends: set[asyncio.Future[None]] = set()
-        self._is_stopping = False
+        self._ends: set[asyncio.Future[bool]] = set()
+        #: Whether the server stops.
+        self.is_stopping = False
 
     @property
     def waiting(self) -> int:
@@ -38,9 +39,9 @@ class Polls:
 
     def stop(self) -> None:
         """Let every request answer now with what it has, and those to come not wait at all."""
-        self._is_stopping = True
+        self.is_stopping = True
         for end in self._ends:
-            _complete(end)
+            end_wait(end)
 
     async def find(
         self, request: Request, topic: str, look: Callable[[], Awaitable[T | None]], wait_ms: int
@@ -52,11 +53,11 @@ class Polls:
         # Read before looking, so that what happens meanwhile is not missed.
         version = self._signals.version(topic)
         found = await look()
-        if found is not None or wait_ms == 0 or self._is_stopping:
+        if found is not None or wait_ms == 0 or self.is_stopping:
             return found
         deadline = time.monotonic() + wait_ms / 1000
         _log.debug("poll_waits", extra={"fields": {"topic": topic}})
-        async with self._waiting(request) as end:
+        async with self.hold(request) as end:
             while (left := deadline - time.monotonic()) > 0:
                 pause = self._signals.wait(topic, version, min(left, _LOOK_AGAIN_SECONDS))
                 await _until_either(pause, end)
@@ -69,8 +70,11 @@ class Polls:
         return None
 
     @contextlib.asynccontextmanager
-    async def _waiting(self, request: Request) -> AsyncGenerator[asyncio.Future[None]]:
-        """A future that is done once there is no point in waiting on."""
+    async def hold(self, request: Request) -> AsyncGenerator[asyncio.Future[bool]]:
+        """A future that is done, with False, once there is no point in waiting on.
+
+        The request's body must have been read. Whoever waits may complete it with True.
+        """
         end = asyncio.get_running_loop().create_future()
         self._ends.add(end)
         watcher = asyncio.create_task(_watch(request, end), name="disconnect")
@@ -81,13 +85,13 @@ class Polls:
             await _cancel(watcher)
 
 
-async def _watch(request: Request, end: asyncio.Future[None]) -> None:
+async def _watch(request: Request, end: asyncio.Future[bool]) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-    _complete(end)
+    end_wait(end)
 
 
-async def _until_either(pause: Coroutine[Any, Any, object], end: asyncio.Future[None]) -> None:
+async def _until_either(pause: Coroutine[Any, Any, object], end: asyncio.Future[bool]) -> None:
     task = asyncio.create_task(pause, name="poll")
     try:
         await asyncio.wait((task, end), return_when=asyncio.FIRST_COMPLETED)
@@ -102,6 +106,7 @@ async def _cancel(task: "asyncio.Task[Any]") -> None:
         await asyncio.wait((task,))
 
 
-def _complete(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+def end_wait(end: asyncio.Future[bool]) -> None:
+    """There is no point in waiting on."""
+    if not end.done():
+        end.set_result(False)
