@@ -343,10 +343,10 @@ async def test_a_database_that_was_replaced_makes_clients_begin_anew(database_ur
 async def test_many_followers_of_a_run_are_all_told(database_url: str) -> None:
     async with serving(database_url) as served:
         run_id = await served.trigger()
-        clients = [Client(served.client, f"{RUNS}/{run_id}") for _ in range(50)]
+        clients = [Client(served.client, f"{RUNS}/{run_id}") for _ in range(20)]
         await asyncio.gather(*(client.begin() for client in clients))
         asked = [asyncio.create_task(client.next()) for client in clients]
-        await wait_until(lambda: served.backend.polls.waiting == 50, "all wait")
+        await wait_until(lambda: served.backend.polls.waiting == 20, "all wait")
         await change(served, run_id, n=1)
         assert {row["metadata"] for (row,) in await asyncio.gather(*asked)} == {'{"n": 1}'}
 

@@ -83,7 +83,8 @@ async def read_runs(
 ) -> Found:
     """Those of these runs that are in the shape and changed since a view; None: all of them.
 
-    The runs of a batch are known here: no ids stand for all of them. With `until`, not those that have changed after that view.
+    The runs of a batch are known here: no ids stand for all of them. With `until`, not those that
+    have changed after that view.
     """
     rows = await db.fetch(
         _sql.read_runs,
