@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from runwell import AbortTaskRunError, Retry, RetryByHeaders, retry
-from runwell.sdk import fetching
+from runwell.sdk import pauses
 from runwell.sync import retry as blocking_retry
 from tests.support.api_server import ApiServer, answer, api_server, raw, unused_url
 
@@ -42,8 +42,8 @@ def delays(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     async def sleep(seconds: float) -> None:
         taken.append(seconds)
 
-    monkeypatch.setattr(fetching.asyncio, "sleep", sleep)
-    monkeypatch.setattr(fetching.time, "sleep", taken.append)
+    monkeypatch.setattr(pauses.asyncio, "sleep", sleep)
+    monkeypatch.setattr(pauses.time, "sleep", taken.append)
     return taken
 
 

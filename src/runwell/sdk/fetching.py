@@ -3,9 +3,7 @@
 Imported when it is first used, since httpx takes its time.
 """
 
-import asyncio
 import re
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -17,6 +15,7 @@ import httpx
 
 from runwell.client.options import Retry, read_duration
 from runwell.core.timing import RetryOptions, retry_delay
+from runwell.sdk.pauses import pause, pause_blocking
 from runwell.sdk.retry import ByStatus, FetchOptions, ResetFormat, RetryByHeaders, log_retry
 
 _TIMEOUT_SECONDS: Final = 30
@@ -47,7 +46,7 @@ async def fetch(url: str, options: FetchOptions) -> httpx.Response:
                 delay = fetching.delay_after(response)
                 if delay is None:
                     return response
-            await asyncio.sleep(delay)
+            await pause(delay, "retry.fetch")
 
 
 def fetch_blocking(url: str, options: FetchOptions) -> httpx.Response:
@@ -63,7 +62,7 @@ def fetch_blocking(url: str, options: FetchOptions) -> httpx.Response:
                 delay = fetching.delay_after(response)
                 if delay is None:
                     return response
-            time.sleep(delay)
+            pause_blocking(delay, "retry.fetch")
 
 
 class Fetching:

@@ -1,13 +1,12 @@
 """`retry`: repeat a part of a task that may fail, and HTTP requests by what they answer.
 
 Sources: docs `errors-retrying.md`. A retry of a part happens within the attempt: it takes none of
-the run's attempts, and the process waits meanwhile. `sdk/fetching.py` does the requests.
+the run's attempts, and the process stays. From five seconds on the pause between is a wait of the
+run, as in the platform's own SDK. `sdk/fetching.py` does the requests.
 """
 
-import asyncio
 import importlib
 import inspect
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypedDict, TypeVar, Unpack, overload
@@ -16,6 +15,7 @@ from runwell.client.options import Retry
 from runwell.core.errors import AbortTaskRunError
 from runwell.core.timing import Duration, format_duration, retry_delay
 from runwell.sdk.logger import logger
+from runwell.sdk.pauses import pause, pause_blocking
 
 if TYPE_CHECKING:
     import httpx
@@ -141,7 +141,7 @@ class RetryFunctions:
             # Whatever the function may raise.
             except Exception as error:  # noqa: BLE001
                 delay = attempts.delay_after(error)
-            await asyncio.sleep(delay)
+            await pause(delay, "retry.on_throw")
 
     async def fetch(self, url: str, /, **options: Unpack[FetchOptions]) -> "httpx.Response":
         """Send an HTTP request until it is answered well; the answer of the last one.
@@ -170,7 +170,7 @@ class BlockingRetryFunctions:
             # Whatever the function may raise.
             except Exception as error:  # noqa: BLE001
                 delay = attempts.delay_after(error)
-            time.sleep(delay)
+            pause_blocking(delay, "retry.on_throw")
 
     def fetch(self, url: str, /, **options: Unpack[FetchOptions]) -> "httpx.Response":
         """Send an HTTP request until it is answered well; the answer of the last one."""
