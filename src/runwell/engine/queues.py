@@ -156,8 +156,9 @@ async def dequeue_runs(
         if first["id"] is not None:
             return [_dequeued_run(row) for row in rows]
         # When another worker was faster to take what was seen, or a rate limit held it, there may
-        # be more behind it.
-        if not (first["has_candidates"] or first["has_blocked"] or len(empty) >= _RETIRE_AT):
+        # be more behind it; and what the same request was given meanwhile is seen now.
+        may_be_more = first["has_candidates"] or first["has_blocked"] or first["is_repeated"]
+        if not (may_be_more or len(empty) >= _RETIRE_AT):
             return []
     return []
 

@@ -112,7 +112,7 @@ WITH worker AS MATERIALIZED (
     SELECT r.id FROM runs r
     WHERE r.worker_id = (SELECT id FROM worker) AND r.dequeue_request_id = :request_id
         AND r.execution_status = 'PENDING_EXECUTING'
-), environment AS MATERIALIZED (
+), locked_environment AS MATERIALIZED (
     SELECT c.environment_id, c.turn,
         -- Of the locked row, which is read again after it was waited for. Runs that wait for a slot to go
         -- on have the first claim on one.
@@ -121,11 +121,19 @@ WITH worker AS MATERIALIZED (
                 SELECT count(*) FROM resuming_runs z WHERE z.environment_id = c.environment_id
             )::integer))
         END AS room,
+        -- Who was waited for may have carried out this very request: `again` does not see it.
+        CASE WHEN c.turn > (
+            SELECT o.turn FROM environment_concurrency o WHERE o.environment_id = c.environment_id
+        ) THEN has_given_runs((SELECT id FROM worker), :request_id) ELSE false END AS is_repeated,
         e.current_background_worker_id
     FROM environment_concurrency c JOIN environments e ON e.id = c.environment_id
     WHERE c.environment_id = :environment_id AND EXISTS (SELECT FROM worker WHERE is_alive)
         AND NOT EXISTS (SELECT FROM again)
     FOR NO KEY UPDATE OF c
+), environment AS MATERIALIZED (
+    SELECT l.environment_id, l.turn, CASE WHEN l.is_repeated THEN 0 ELSE l.room END AS room,
+        l.current_background_worker_id
+    FROM locked_environment l
 ), versions AS MATERIALIZED (
     SELECT b.id AS wanted, b.id AS runs_on FROM background_workers b
     WHERE b.public_id = ANY(:background_worker_ids::text[]) AND b.environment_id = :environment_id
@@ -275,6 +283,7 @@ SELECT (SELECT count(*) FROM worker) AS workers,
     (SELECT array_agg(l.id) FROM looked l WHERE l.is_empty) AS empty_subqueue_ids,
     EXISTS (SELECT FROM candidates) AS has_candidates,
     EXISTS (SELECT FROM looked l WHERE l.blocked_until IS NOT NULL) AS has_blocked,
+    EXISTS (SELECT FROM locked_environment l WHERE l.is_repeated) AS is_repeated,
     g.id, g.task_id, g.lease_id, g.attempt_number, g.handed_back, g.payload, g.payload_type, g.metadata,
     g.tags,
     g.is_test, g.idempotency_key, coalesce(g.larger_machine, g.machine, t.machine) AS machine, g.created_at,
