@@ -18,6 +18,7 @@ from bench.measures import (
     drain,
     due_timers,
     fan_out,
+    inside,
     keys,
     latency,
     memory,
@@ -38,6 +39,7 @@ _MEASURES = {
     "due_timers": due_timers.measure,
     "dequeue": dequeue.measure,
     "keys": keys.measure,
+    "inside": inside.measure,
     "memory": memory.measure,
     "cold_start": cold_start.measure,
 }

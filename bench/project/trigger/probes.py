@@ -2,9 +2,18 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
-from runwell import Task, task, wait
+from runwell import (
+    Task,
+    locals,  # noqa: A004 (the documentation's name)
+    logger,
+    metadata,
+    task,
+    usage,
+    wait,
+)
 
 
 @task(id="clock")
@@ -66,3 +75,25 @@ async def _fan_out(child: Task[None, None], count: int) -> float:
     if not all(run.ok for run in result.runs):
         raise RuntimeError("a child failed")
     return time.monotonic() - start
+
+
+@task(id="inside")
+def inside(rounds: int) -> dict[str, float]:
+    """The microseconds of processor time that each of these calls takes in the task."""
+    key = locals.create("key", int)
+    locals.set(key, 1)
+    calls: dict[str, Callable[[], object]] = {
+        "metadata.set": lambda: metadata.set("progress", 7),
+        "metadata.increment": lambda: metadata.increment("count", 1),
+        "logger.info": lambda: logger.info("a page was fetched", url="https://a.b/c", status=200),
+        "print": lambda: print("a page was fetched"),
+        "locals.get": lambda: locals.get(key),
+        "usage.get_current": usage.get_current,
+    }
+    found: dict[str, float] = {}
+    for name, call in calls.items():
+        begun = time.process_time()
+        for _ in range(rounds):
+            call()
+        found[name] = (time.process_time() - begun) / rounds * 1e6
+    return found
