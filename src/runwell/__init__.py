@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from runwell.sdk.tags import tags
     from runwell.sdk.task import Task
     from runwell.sdk.tokens import TokenResult, WaitTimeoutError
+    from runwell.sdk.tools import Tool, Toolbox, ToolTask, tool_task
     from runwell.sdk.usage import Measurement, RunUsage, usage
     from runwell.sdk.wait import wait
     from runwell.sdk.waiting import WaitRefusedError
@@ -151,6 +152,7 @@ _MODULES = {
     "runwell.sdk.task": ("Task",),
     "runwell.sdk.tokens": ("TokenResult", "WaitTimeoutError"),
     "runwell.sdk.usage": ("Measurement", "RunUsage", "usage"),
+    "runwell.sdk.tools": ("Tool", "Toolbox", "ToolTask", "tool_task"),
     "runwell.sdk.wait": ("wait",),
     "runwell.sdk.waiting": ("WaitRefusedError",),
 }
@@ -217,6 +219,9 @@ __all__ = [
     "Task",
     "TaskPayloadParsedError",
     "TokenResult",
+    "Tool",
+    "ToolTask",
+    "Toolbox",
     "UnprocessableEntityError",
     "WaitRefusedError",
     "WaitTimeoutError",
@@ -243,6 +248,7 @@ __all__ = [
     "task",
     "tasks",
     "timeout",
+    "tool_task",
     "usage",
     "wait",
     "webhooks",

@@ -268,6 +268,15 @@ class Task(HookDecorators, Generic[PayloadT_contra, OutputT_co]):
         return self._signature.parse_payload(value)
 
     @property
+    def payload_name(self) -> str | None:
+        """The name of the parameter that takes the payload; None when there is none."""
+        return parameter.name if (parameter := self._signature.payload) else None
+
+    def payload_schema(self) -> dict[str, Json] | None:
+        """The JSON schema of payloads; None when there is none."""
+        return schema.json_schema() if (schema := self._signature.payload_schema) else None
+
+    @property
     def takes_context(self) -> bool:
         """Whether the function declares `ctx`."""
         return self._signature.takes_context
@@ -292,7 +301,6 @@ class Task(HookDecorators, Generic[PayloadT_contra, OutputT_co]):
     ) -> TaskManifest:
         """What the server is told about this task; reads the annotations, which may raise."""
         options, defaults = self.options, defaults or TaskDefaults()
-        schema = self._signature.payload_schema
         # Read now, so that an annotation that can't be used is found before the first run.
         _ = self._signature.output_schema
         return TaskManifest(
@@ -305,7 +313,7 @@ class Task(HookDecorators, Generic[PayloadT_contra, OutputT_co]):
             machine=MachineManifest(preset=options.machine or defaults.machine or DEFAULT_MACHINE),
             max_duration=options.max_duration or defaults.max_duration,
             ttl=defaults.ttl if options.ttl is None else options.ttl,
-            payload_schema=schema.json_schema() if schema else None,
+            payload_schema=self.payload_schema(),
             keep_process=options.keep_process,
             trigger_source="schedule" if options.is_scheduled else None,
             schedule=options.schedule,
