@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from runwell.client.metadata_changes import MetadataChanges
     from runwell.client.options import Debounce, Machine, Queue, RateLimit, Retry, timeout
     from runwell.client.queues import BlockingQueuePage, QueuePage
+    from runwell.client.realtime import LiveRun, RunSubscription
     from runwell.client.recording import RawResponse
     from runwell.client.run_pages import BlockingRunPage, RunPage
     from runwell.client.runs import Run, RunHandle
@@ -90,6 +91,7 @@ _MODULES = {
     "runwell.client.options": ("Debounce", "Machine", "Queue", "RateLimit", "Retry", "timeout"),
     "runwell.client.queues": ("BlockingQueuePage", "QueuePage"),
     "runwell.client.recording": ("RawResponse",),
+    "runwell.client.realtime": ("LiveRun", "RunSubscription"),
     "runwell.client.run_pages": ("BlockingRunPage", "RunPage"),
     "runwell.client.runs": ("Run", "RunHandle"),
     "runwell.client.schedule_pages": ("BlockingSchedulePage", "SchedulePage"),
@@ -182,6 +184,7 @@ __all__ = [
     "Failed",
     "InternalServerError",
     "InvalidPayloadError",
+    "LiveRun",
     "LocalKey",
     "Machine",
     "Measurement",
@@ -208,6 +211,7 @@ __all__ = [
     "RunHandle",
     "RunPage",
     "RunStopped",
+    "RunSubscription",
     "RunTimedOut",
     "RunUsage",
     "RunwellError",

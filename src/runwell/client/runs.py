@@ -7,6 +7,7 @@ from runwell.client.bulk_actions import BlockingBulkRuns, BulkFlows, BulkRuns
 from runwell.client.options import read_duration, read_whole
 from runwell.client.packets import load_flow
 from runwell.client.pages import Listing
+from runwell.client.realtime import RunSubscriptions
 from runwell.client.run_changes import BlockingRunChanges, RunChangeFlows, RunChanges
 from runwell.client.run_handles import Run, RunHandle, RunReference, path_id
 from runwell.client.run_pages import BlockingRunPage, RunFilters, RunPage, list_call
@@ -81,7 +82,7 @@ class RunFlows(RunChangeFlows, BulkFlows):
         return self._client.ask(call, LogPage)
 
 
-class Runs(RunFlows, RunChanges, BulkRuns):
+class Runs(RunFlows, RunChanges, BulkRuns, RunSubscriptions):
     """Retrieve, list, poll and change runs. A run is named by its id, or by any object of it.
 
     Example:
@@ -152,7 +153,7 @@ class Runs(RunFlows, RunChanges, BulkRuns):
         return await self._client.run(self._logs(run, after, limit, request_options))
 
 
-class BlockingRuns(RunFlows, BlockingRunChanges, BlockingBulkRuns):
+class BlockingRuns(RunFlows, BlockingRunChanges, BlockingBulkRuns, RunSubscriptions):
     """Retrieve, list, poll and change runs, blocking the caller.
 
     Example:
