@@ -16,7 +16,7 @@ from runwell.core.machines import MachineName
 from runwell.core.timing import Duration
 from runwell.sdk.hooks import Hook, HookName, HookOptions, Hooks, read_hooks
 from runwell.sdk.logger import LogThreshold
-from runwell.sdk.task import TaskDefaults
+from runwell.sdk.task_options import TaskDefaults
 
 #: Files that are never task files, besides those whose name starts with `_`.
 DEFAULT_IGNORE_PATTERNS = ("**/test_*.py", "**/*_test.py", "**/conftest.py")

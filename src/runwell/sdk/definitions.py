@@ -21,7 +21,8 @@ from runwell.core.timing import Duration, RetryOptions
 from runwell.sdk.catalog import TaskFunction, catalog
 from runwell.sdk.runtime import RunContext
 from runwell.sdk.signature import Parser
-from runwell.sdk.task import Task, TaskOptions
+from runwell.sdk.task import Task
+from runwell.sdk.task_options import TaskOptions
 
 _PayloadT = TypeVar("_PayloadT")
 _PayloadT_contra = TypeVar("_PayloadT_contra", contravariant=True)

@@ -29,7 +29,8 @@ from runwell.sdk.catalog import TaskFunction, catalog
 from runwell.sdk.client import default_client
 from runwell.sdk.definitions import read_task_options
 from runwell.sdk.runtime import RunContext
-from runwell.sdk.task import Task, TaskOptions
+from runwell.sdk.task import Task
+from runwell.sdk.task_options import TaskOptions
 
 _OutputT = TypeVar("_OutputT")
 _ResultT_co = TypeVar("_ResultT_co", covariant=True)

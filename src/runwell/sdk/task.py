@@ -5,7 +5,6 @@ Not about the decorators that make tasks: those are in `definitions.py`.
 
 import inspect
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, Never, TypeVar, Unpack, cast, overload
 
@@ -23,7 +22,7 @@ from runwell.client.options import Queue
 from runwell.client.runs import RunHandle
 from runwell.client.transport import Flow
 from runwell.client.triggering import TriggerOptions
-from runwell.core.machines import DEFAULT_MACHINE, MachineName
+from runwell.core.machines import DEFAULT_MACHINE
 from runwell.core.payloads import MAX_OUTPUT_BYTES, Json, encode_value
 from runwell.core.protocol import (
     MachineManifest,
@@ -31,7 +30,6 @@ from runwell.core.protocol import (
     TaskManifest,
     task_queue_name,
 )
-from runwell.core.schedules import ScheduleManifest
 from runwell.core.timing import RetryOptions
 from runwell.sdk.and_wait import (
     BatchResult,
@@ -44,49 +42,13 @@ from runwell.sdk.catalog import TaskFunction
 from runwell.sdk.client import default_client
 from runwell.sdk.hooks import HookDecorators
 from runwell.sdk.runtime import RunContext
-from runwell.sdk.signature import Parser, TaskSignature
+from runwell.sdk.signature import TaskSignature
 from runwell.sdk.subtasks import Failed, Ok, PendingResult
+from runwell.sdk.task_options import TaskDefaults, TaskOptions
 
 PayloadT_contra = TypeVar("PayloadT_contra", contravariant=True)
 OutputT = TypeVar("OutputT")
 OutputT_co = TypeVar("OutputT_co", covariant=True)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TaskDefaults:
-    """What holds for tasks that don't say otherwise: the part of the config file about tasks."""
-
-    retry: RetryOptions | None = None
-    machine: MachineName | None = None
-    max_duration: int | None = None
-    ttl: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TaskOptions:
-    """What `@task` was given besides the function, read and checked."""
-
-    id: str
-    retry: RetryOptions | None
-    queue: Queue | None
-    machine: MachineName | None
-    max_duration: int | None
-    ttl: int | None
-    description: str | None
-    keep_process: bool
-    #: Whether schedules trigger it, and the schedule that it declares.
-    is_scheduled: bool = False
-    schedule: ScheduleManifest | None = None
-    #: The type of a payload whose parameter has no annotation.
-    payload_type: type[object] | None = None
-    #: What reads payloads in place of the annotation.
-    parser: Parser | None = None
-
-    def with_schedule(
-        self, schedule: ScheduleManifest | None, payload_type: type[object]
-    ) -> "TaskOptions":
-        """The options of a task that schedules trigger."""
-        return replace(self, is_scheduled=True, schedule=schedule, payload_type=payload_type)
 
 
 class Task(HookDecorators, Generic[PayloadT_contra, OutputT_co]):

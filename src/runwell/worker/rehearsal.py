@@ -23,7 +23,8 @@ from runwell.sdk.catalog import TaskFunction
 from runwell.sdk.logger import logger
 from runwell.sdk.project import ImportedTasks, TaskCatalog
 from runwell.sdk.runtime import RunContext
-from runwell.sdk.task import AnyTask, Task, TaskOptions
+from runwell.sdk.task import AnyTask, Task
+from runwell.sdk.task_options import TaskOptions
 from runwell.worker.capture import Capture, OutputPipe
 from runwell.worker.child import Child
 from runwell.worker.messages import Surroundings, run_frame
