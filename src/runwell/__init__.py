@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from runwell.sdk.subtasks import Failed, Ok, SubtaskError, SubtaskUnwrapError
     from runwell.sdk.tags import tags
     from runwell.sdk.task import Task
+    from runwell.sdk.telemetry import Telemetry
     from runwell.sdk.tokens import TokenResult, WaitTimeoutError
     from runwell.sdk.tools import Tool, Toolbox, ToolTask, tool_task
     from runwell.sdk.usage import Measurement, RunUsage, usage
@@ -152,6 +153,7 @@ _MODULES = {
     "runwell.sdk.subtasks": ("Failed", "Ok", "SubtaskError", "SubtaskUnwrapError"),
     "runwell.sdk.tags": ("tags",),
     "runwell.sdk.task": ("Task",),
+    "runwell.sdk.telemetry": ("Telemetry",),
     "runwell.sdk.tokens": ("TokenResult", "WaitTimeoutError"),
     "runwell.sdk.usage": ("Measurement", "RunUsage", "usage"),
     "runwell.sdk.tools": ("Tool", "Toolbox", "ToolTask", "tool_task"),
@@ -222,6 +224,7 @@ __all__ = [
     "SubtaskUnwrapError",
     "Task",
     "TaskPayloadParsedError",
+    "Telemetry",
     "TokenResult",
     "Tool",
     "ToolTask",

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from runwell import Retries, Retry, define_config, task, timeout
+from runwell import Retries, Retry, Telemetry, define_config, task, timeout
 
 
 def test_a_config_without_options_has_the_documented_defaults() -> None:
@@ -80,3 +80,24 @@ def test_a_ttl_of_the_config_holds_for_tasks_that_have_none() -> None:
     assert plain.manifest("t.py", "plain", defaults).ttl == 300
     assert patient.manifest("t.py", "patient", defaults).ttl == 0
     assert plain.manifest("t.py", "plain").ttl is None
+
+
+def test_telemetry_takes_what_has_the_methods_of_its_kind() -> None:
+    class Exporter:
+        def export(self, spans: object) -> None: ...
+
+        def shutdown(self) -> None: ...
+
+    exporter = Exporter()
+    assert define_config(telemetry=Telemetry(exporters=[exporter])).telemetry.exporters == [
+        exporter
+    ]
+    assert define_config().telemetry == Telemetry()
+    with pytest.raises(ValueError, match=r"exporters: .* must be an object with export\(\)"):
+        Telemetry(exporters=[object()])
+    with pytest.raises(ValueError, match=r"log_exporters=.* it takes a list"):
+        Telemetry(log_exporters=exporter)  # pyright: ignore[reportArgumentType] (what users do)
+    with pytest.raises(ValueError, match=r"must be an object with instrument\(\)"):
+        Telemetry(instrumentations=[type("Made", (), {"instrument": None})])
+    with pytest.raises(ValueError, match=r"telemetry=1: it takes Telemetry\("):
+        define_config(telemetry=1)  # pyright: ignore[reportArgumentType] (what users do)

@@ -17,6 +17,7 @@ from runwell.core.timing import Duration
 from runwell.sdk.hooks import Hook, HookName, HookOptions, Hooks, read_hooks
 from runwell.sdk.logger import LogThreshold
 from runwell.sdk.task_options import TaskDefaults
+from runwell.sdk.telemetry import Telemetry, read_telemetry
 
 #: Files that are never task files, besides those whose name starts with `_`.
 DEFAULT_IGNORE_PATTERNS = ("**/test_*.py", "**/*_test.py", "**/conftest.py")
@@ -60,6 +61,7 @@ class Config:
     ttl: int | None
     log_level: LogThreshold
     hooks: Hooks = field(default_factory=dict[HookName, Hook])
+    telemetry: Telemetry = field(default_factory=Telemetry)
 
     def may_retry_in(self, environment_type: str) -> bool:
         """Whether failed attempts are repeated at all in an environment of this type."""
@@ -77,7 +79,8 @@ class Config:
         )
 
 
-def define_config(
+# One keyword for each option, as projects write them: nobody passes them by place.
+def define_config(  # noqa: PLR0913
     *,
     project: str | None = None,
     dirs: Sequence[str] = ("trigger",),
@@ -87,6 +90,7 @@ def define_config(
     max_duration: Duration | None = None,
     ttl: Duration | None = None,
     log_level: LogThreshold = "info",
+    telemetry: Telemetry | None = None,
     **hooks: Unpack[HookOptions],
 ) -> Config:
     """Describe a project, in `trigger_config.py` at its root: `config = define_config(...)`.
@@ -95,7 +99,7 @@ def define_config(
     the folders with the task files, relative to this one; `ignore_patterns` name files in them that
     are none. `machine`, `max_duration` and `ttl` hold for tasks that don't set their own; with a
     `ttl` of 0 runs wait as long as it takes. `log_level` is the least urgent level of `logger` that
-    is sent. The rest are hooks, called for every task.
+    is sent. `telemetry` adds to OpenTelemetry. The rest are hooks, called for every task.
 
     Example:
         >>> from runwell import define_config
@@ -116,6 +120,7 @@ def define_config(
         ttl=None if ttl is None else read_whole_seconds("ttl", ttl),
         log_level=log_level,
         hooks=read_hooks(hooks, "define_config"),
+        telemetry=read_telemetry(telemetry),
     )
 
 

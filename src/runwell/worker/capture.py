@@ -47,6 +47,8 @@ class OutputPipe:
         #: The span that the current code is in, as a number; 0: none. Lines say it.
         self.find_span: Callable[[], int] | None = None
         self._told_span = 0
+        #: Who takes lines besides the server.
+        self.on_line: Callable[[str, str, dict[str, Json] | None], None] | None = None
 
     def write_stream(self, kind: int, data: bytes) -> None:
         """Bytes that Python code wrote to stdout or stderr."""
@@ -61,6 +63,8 @@ class OutputPipe:
     def write_line(self, level: str, message: str, attributes: dict[str, Json] | None) -> None:
         """A line of `logger`, `logging` or `warnings`; a long one is cut with a mark."""
         self._tell_span()
+        if self.on_line is not None:
+            self.on_line(level, message, attributes)
         self._write_parts(LINE, encode_line(level, clip_message(clean_text(message)), attributes))
 
     def write_span(self, body: bytes) -> None:

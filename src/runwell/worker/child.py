@@ -80,7 +80,7 @@ class Child:
         self._may_retry = imported.config.may_retry_in(surroundings.environment.type)
         self._inbox = Inbox(connection)
         self._waits = ChildWaits(self._inbox)
-        self._tracing = RunTracing(pipe)
+        self._tracing = RunTracing(pipe, imported.config.telemetry)
         self._folder = os.getcwd()  # noqa: PTH109 (a text is all that chdir needs)
         self._pid = os.getpid()
         self._environment = ChangedEnvironment()

@@ -25,6 +25,7 @@ from runwell.sdk.project import ImportedTasks, TaskCatalog
 from runwell.sdk.runtime import RunContext
 from runwell.sdk.task import AnyTask, Task
 from runwell.sdk.task_options import TaskOptions
+from runwell.sdk.telemetry import Telemetry
 from runwell.worker.capture import Capture, OutputPipe
 from runwell.worker.child import Child
 from runwell.worker.messages import Surroundings, run_frame
@@ -48,7 +49,7 @@ def rehearse(capture: Capture, imported: ImportedTasks) -> None:
         manifests={id_: task.manifest("rehearsal.py", id_) for id_, task in tasks.items()},
         problems=[],
         content_hash="",
-        config=replace(imported.config, hooks={}),
+        config=replace(imported.config, hooks={}, telemetry=Telemetry()),
     )
     # It only saves time: where the user has changed something that it needs, runs do without it.
     with contextlib.suppress(Exception):

@@ -16,6 +16,7 @@ from runwell.worker.capture import install_streams
 from runwell.worker.child import Child
 from runwell.worker.messages import HELLO, READY, REFUSE, Frame, FrameReader, Surroundings, frame
 from runwell.worker.process import begin_child
+from runwell.worker.tracing import prepare
 
 
 def main() -> None:
@@ -39,6 +40,7 @@ def main() -> None:
     if hello is None:
         return
     surroundings = Surroundings.model_validate_json(hello.body)
+    prepare(tasks.config.telemetry)
     child = Child(connection, capture, pipe, tasks, surroundings, project.config.log_level)
     connection.sendall(frame(READY))
     code = child.serve()

@@ -7,18 +7,17 @@ own and is only named here, so that a run without spans pays for none.
 
 import contextlib
 import threading
-from collections.abc import Generator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Generator, Mapping
 from functools import cache
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace import Span as SdkSpan
+from opentelemetry.sdk.trace import SpanLimits, TracerProvider
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode
 
 from runwell._version import __version__
 from runwell.client.tracing import set_tracer
@@ -26,43 +25,42 @@ from runwell.core.machines import MACHINES
 from runwell.core.payloads import Json
 from runwell.core.protocol import DequeuedRun, TaskManifest
 from runwell.core.spans import (
-    Span,
-    SpanEvent,
-    SpanLink,
     attempt_span_id,
-    clip_span,
     make_traceparent,
+    run_span_id,
     trace_id_of,
 )
-from runwell.core.spans import SpanKind as Kind
 from runwell.core.waits import DateWait, RunsWait, TokenWait, Wait
+from runwell.sdk.telemetry import Telemetry
 from runwell.worker.capture import OutputPipe
+from runwell.worker.exporting import Exporting, instrument
 from runwell.worker.inheriting import inherit_spans
 from runwell.worker.messages import Surroundings
+from runwell.worker.span_writer import PipeWriter
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ICON: Final = "$style.icon"
-_KINDS: Final[dict[SpanKind, Kind]] = {
-    SpanKind.INTERNAL: "INTERNAL",
-    SpanKind.SERVER: "SERVER",
-    SpanKind.CLIENT: "CLIENT",
-    SpanKind.PRODUCER: "PRODUCER",
-    SpanKind.CONSUMER: "CONSUMER",
-}
 # Attributes of a span are clipped with a mark, which the SDK's own limits don't leave.
 _LIMITS: Final = SpanLimits(
     max_span_attributes=SpanLimits.UNSET, max_attribute_length=SpanLimits.UNSET
 )
 
 
+_SAMPLED: Final = trace.TraceFlags(trace.TraceFlags.SAMPLED)
+
+
 class RunTracing:
     """The tracing of the runs of this process, one after the other."""
 
-    def __init__(self, pipe: OutputPipe) -> None:
-        """Write to this pipe."""
+    def __init__(self, pipe: OutputPipe, telemetry: Telemetry | None = None) -> None:
+        """Write to this pipe, and to what the project exports to."""
         self._pipe = pipe
         self._provider, self._writer, self._resource = install()
         self._tracer = self._provider.get_tracer("runwell", __version__)
+        self._exporting: Exporting | None = None
+        if telemetry and (
+            telemetry.span_processors or telemetry.exporters or telemetry.log_exporters
+        ):
+            self._exporting = Exporting(telemetry, self._provider, self._resource)
 
     @contextlib.contextmanager
     def attempt(self, run: DequeuedRun, resource: Mapping[str, Json]) -> Generator[None]:
@@ -70,9 +68,7 @@ class RunTracing:
         trace_id = trace_id_of(run.run_id, run.traceparent)
         span_id = attempt_span_id(run.run_id, run.attempt_number)
         self._resource.become(resource)
-        own = SpanContext(
-            int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=trace.TraceFlags(1)
-        )
+        own = SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=_SAMPLED)
         self._writer.begin(self._pipe, span_id)
         own_id = own.span_id
 
@@ -82,14 +78,37 @@ class RunTracing:
 
         self._pipe.find_span = find_span
         set_tracer(self.begin_call)
-        token = otel_context.attach(trace.set_span_in_context(NonRecordingSpan(own)))
+        self._pipe.on_line = None if self._exporting is None else self._exporting.line_taker
+        span = NonRecordingSpan(own) if self._exporting is None else self._begin_attempt(run, own)
+        token = otel_context.attach(trace.set_span_in_context(span))
         try:
             yield
+        except Exception as error:
+            span.record_exception(error)
+            span.set_status(Status(StatusCode.ERROR, str(error)))
+            raise
         finally:
+            span.end()
+            self._pipe.on_line = None
+            if self._exporting is not None:
+                self._exporting.flush()
             otel_context.detach(token)
             set_tracer(None)
             self._pipe.find_span = None
             self._writer.end()
+
+    def _begin_attempt(self, run: DequeuedRun, own: SpanContext) -> trace.Span:
+        """The span of the attempt for exporters: it has the id by which the server knows it."""
+        root = SpanContext(
+            own.trace_id, int(run_span_id(run.run_id), 16), is_remote=True, trace_flags=_SAMPLED
+        )
+        _ids.next_span_id = own.span_id
+        return self._tracer.start_span(
+            f"Attempt {run.attempt_number}",
+            context=trace.set_span_in_context(NonRecordingSpan(root)),
+            kind=SpanKind.CONSUMER,
+            attributes={"$span.attempt": True, _ICON: "attempt"},
+        )
 
     def begin_block(self, name: str, attributes: Mapping[str, Json]) -> "BlockSpan":
         """A span of `logger.trace`: the current one until it ends."""
@@ -194,47 +213,6 @@ class BlockSpan:
         self._span.end()
 
 
-class PipeWriter(SpanProcessor):
-    """Writes each span twice: when it begins, so that no crash hides it, and when it ends."""
-
-    def __init__(self) -> None:
-        self._pipe: OutputPipe | None = None
-        self._attempt_id = ""
-
-    def begin(self, pipe: OutputPipe, attempt_id: str) -> None:
-        """From here on spans belong to this attempt."""
-        self._pipe, self._attempt_id = pipe, attempt_id
-
-    def end(self) -> None:
-        """The attempt is over."""
-        self._pipe = None
-
-    def on_start(
-        self,
-        span: SdkSpan,
-        parent_context: otel_context.Context | None = None,  # noqa: ARG002 (the SDK gives it)
-    ) -> None:
-        """A span began."""
-        self._write(span)
-
-    def on_end(self, span: ReadableSpan) -> None:
-        """A span ended."""
-        self._write(span)
-
-    def _write(self, span: ReadableSpan) -> None:
-        # Tracing must not fail what it traces, whatever a user's attributes do.
-        with contextlib.suppress(Exception):
-            own = span.get_span_context()
-            if self._pipe is None or own is None or f"{own.span_id:016x}" == self._attempt_id:
-                return
-            made = clip_span(_convert(span, own))
-            self._pipe.write_span(
-                made.model_dump_json(by_alias=True, exclude_defaults=True).encode(
-                    "utf-8", "replace"
-                )
-            )
-
-
 class RunResource(Resource):
     """The resource of the current run: tracers keep it, so it changes with the run."""
 
@@ -258,14 +236,34 @@ class RunResource(Resource):
         return self
 
 
+class RunIds(RandomIdGenerator):
+    """Random ids, but for a span whose id is settled."""
+
+    next_span_id: int | None = None
+
+    def generate_span_id(self) -> int:
+        """The settled id, once; else a random one."""
+        settled, self.next_span_id = self.next_span_id, None
+        return super().generate_span_id() if settled is None else settled
+
+
+_ids: Final = RunIds()
+
+
 class RunTracerProvider(TracerProvider):
     """A tracer provider that costs a fork nothing.
 
-    The SDK's own looks for resource detectors in every new process, which takes it two milliseconds.
+    The SDK's own looks for resource detectors in every new process: two milliseconds.
     """
 
     def _handle_fork(self) -> None:
         self._tracers_lock = threading.Lock()
+
+
+def prepare(telemetry: Telemetry) -> None:
+    """Set up tracing, and have libraries traced; before the first run of a process."""
+    install()
+    instrument(telemetry)
 
 
 @cache
@@ -277,55 +275,16 @@ def install() -> tuple[TracerProvider, PipeWriter, RunResource]:
         provider = known
     else:
         provider = RunTracerProvider(
-            resource=resource, sampler=ALWAYS_ON, span_limits=_LIMITS, shutdown_on_exit=False
+            resource=resource,
+            sampler=ALWAYS_ON,
+            span_limits=_LIMITS,
+            id_generator=_ids,
+            shutdown_on_exit=False,
         )
         trace.set_tracer_provider(provider)
     provider.add_span_processor(writer)
     inherit_spans()
     return provider, writer, resource
-
-
-def _convert(span: ReadableSpan, own: SpanContext) -> Span:
-    events = [_event(one.name, one.timestamp, one.attributes) for one in span.events]
-    names = {event.name for event in events}
-    return Span.model_construct(
-        span_id=f"{own.span_id:016x}",
-        parent_span_id=None if span.parent is None else f"{span.parent.span_id:016x}",
-        name=span.name,
-        kind=_KINDS[span.kind],
-        started_at=_instant(span.start_time or 0),
-        ended_at=None if span.end_time is None else _instant(span.end_time),
-        is_error=span.status.status_code is StatusCode.ERROR,
-        is_canceled="cancellation" in names,
-        attributes=_plain(span.attributes),
-        events=events,
-        links=[_link(one) for one in span.links],
-    )
-
-
-def _event(name: str, timestamp: int, attributes: Mapping[str, Any] | None) -> SpanEvent:
-    return SpanEvent.model_construct(
-        name=name, time=_instant(timestamp), attributes=_plain(attributes)
-    )
-
-
-def _link(link: Link) -> SpanLink:
-    return SpanLink.model_construct(
-        trace_id=f"{link.context.trace_id:032x}",
-        span_id=f"{link.context.span_id:016x}",
-        attributes=_plain(link.attributes),
-    )
-
-
-def _plain(attributes: Mapping[str, Any] | None) -> dict[str, Json]:
-    return {
-        name: list(cast("Sequence[Json]", value)) if isinstance(value, tuple) else value
-        for name, value in (attributes or {}).items()
-    }
-
-
-def _instant(nanoseconds: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=nanoseconds // 1_000)
 
 
 def _flatten(attributes: Mapping[str, Json]) -> dict[str, Any]:

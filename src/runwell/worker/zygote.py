@@ -42,6 +42,7 @@ from runwell.worker.messages import (
 from runwell.worker.positions import make_shared_memory
 from runwell.worker.process import begin_child, spawn_child
 from runwell.worker.rehearsal import rehearse
+from runwell.worker.tracing import prepare
 
 # Exit code of a child whose own machinery failed (EX_SOFTWARE).
 _BROKEN = 70
@@ -304,6 +305,7 @@ def _import(folder: Path) -> Manifest | tuple[Project, ImportedTasks]:
 def _get_ready(capture: Capture, imported: ImportedTasks) -> None:
     """Do what every child would do, and take all that there is out of the GC."""
     capture.prepare()
+    prepare(imported.config.telemetry)
     rehearse(capture, imported)
     # Python 3.12 warns of forks beside the threads of C libraries, which provide for them.
     warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
