@@ -130,3 +130,26 @@ async def test_runs_that_have_nothing_to_do_with_each_other_do_not_lock_up(db: D
         await worker.report(complete(parent))
         await go_on(scene)
     await check_all_at_rest(db)
+
+
+async def test_a_run_that_is_canceled_when_it_was_to_go_on_claims_no_slot(db: Database) -> None:
+    scene = await make_scene(db, make_task("sleeper"), make_task())
+    await _set_environment_limit(scene, 1)
+    worker = await scene.connect()
+    sleeper_id = (await scene.trigger("sleeper")).run_id
+    sleeper = await worker.start_one()
+    date = scene.now + timedelta(seconds=1)
+    await worker.wait(sleeper, DateWait(wait_id="w", date=date))
+    first_id, second_id = await scene.trigger_many(2)
+    first = await worker.start_one()
+    assert first.run_id == first_id
+    scene.later(1)
+    await waitpoints.complete_due_waitpoints(db, now=scene.now)
+    await go_on(scene)
+    assert await scene.read_status(sleeper_id) == "QUEUED_EXECUTING/FROZEN"
+    await scene.cancel(sleeper_id)
+    await worker.report(complete(first))
+    # Its worker has yet to say that it stopped; the slot is for who can use it.
+    (second,) = await worker.dequeue()
+    assert second.run_id == second_id
+    await check_consistency(db)

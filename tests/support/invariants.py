@@ -43,8 +43,7 @@ BROKEN = {
             OR EXISTS (SELECT FROM resuming_runs z WHERE z.run_id = r.id))""",
     "a run waits for a slot and isn't in the list, or the other way around": """
         SELECT r.id, r.execution_status FROM runs r FULL JOIN resuming_runs z ON z.run_id = r.id
-        WHERE (z.run_id IS NOT NULL) <> (r.execution_status = 'QUEUED_EXECUTING')
-            AND r.execution_status IS DISTINCT FROM 'PENDING_CANCEL'""",
+        WHERE (z.run_id IS NOT NULL) <> (r.execution_status = 'QUEUED_EXECUTING')""",
     "a run has ended and its waitpoint is open": """
         SELECT p.id FROM waitpoints p JOIN runs r ON r.id = p.run_id
         WHERE (p.status = 'COMPLETED') <> (r.execution_status = 'FINISHED')""",

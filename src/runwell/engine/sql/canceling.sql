@@ -6,6 +6,9 @@ WITH canceled AS (
     FROM run_transitions t
     WHERE r.id = ANY(:run_ids::text[]) AND t.from_status = r.execution_status AND t.event = 'CANCEL'
     RETURNING r.id, r.attempt_number, r.worker_id
+), unclaimed AS (
+    -- One that was about to go on claims no slot any more.
+    DELETE FROM resuming_runs z USING canceled c WHERE z.run_id = c.id
 ), noted AS (
     INSERT INTO canceled_parents (run_id, due_at)
     SELECT id, :now FROM canceled WHERE attempt_number > 0
