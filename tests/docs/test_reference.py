@@ -26,7 +26,10 @@ def python_names() -> list[tuple[str, bool]]:
         if typescript in ("TypeScript", "---"):
             continue
         for code in re.findall(r"`([^`]+)`", python):
-            match = re.match(r"(?:with |@)?([A-Za-z_][\w.]*)", code)
+            if code.startswith("."):
+                # What a thing has that stands before it.
+                continue
+            match = re.match(r"(?:await |with |@)?([A-Za-z_][\w.]*)", code)
             assert match is not None, code
             found.append((match[1], "not yet" not in python))
     return found

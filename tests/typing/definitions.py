@@ -161,6 +161,32 @@ assert_type(scheduled_bare, Task[None, bool])
 assert_type(scheduled_context, Task[None, bytes])
 
 
+@schedules.task(id="w")
+async def scheduled_all(payload: ScheduledPayload, ctx: RunContext, init: list[int]) -> int:
+    return len(init)
+
+
+@schedules.task(id="x")
+def scheduled_init(init: list[int]) -> str:
+    return str(init)
+
+
+@schedules.task(id="y")
+async def scheduled_payload_init(payload: ScheduledPayload, init: str) -> str:
+    return init
+
+
+@schedules.task(id="z")
+def scheduled_context_init(ctx: RunContext, init: str) -> bool:
+    return ctx.run.is_test
+
+
+assert_type(scheduled_all, Task[ScheduledPayload, int])
+assert_type(scheduled_init, Task[None, str])
+assert_type(scheduled_payload_init, Task[ScheduledPayload, str])
+assert_type(scheduled_context_init, Task[None, bool])
+
+
 def parse_order(value: Json) -> Order:
     return Order(int(str(value)))
 

@@ -33,6 +33,8 @@ from runwell.sdk.task import Task
 from runwell.sdk.task_options import TaskOptions
 
 _OutputT = TypeVar("_OutputT")
+_InitT = TypeVar("_InitT")
+_InitT_contra = TypeVar("_InitT_contra", contravariant=True)
 _ResultT_co = TypeVar("_ResultT_co", covariant=True)
 
 _ENVIRONMENT_TYPES: Final[tuple[str, ...]] = get_args(EnvironmentType)
@@ -79,7 +81,7 @@ class Cron:
         )
 
 
-# The four shapes of a scheduled task's function.
+# The shapes of a scheduled task's function, besides plain ones.
 
 
 class _WithContext(Protocol[_ResultT_co]):
@@ -88,6 +90,24 @@ class _WithContext(Protocol[_ResultT_co]):
 
 class _WithBoth(Protocol[_ResultT_co]):
     def __call__(self, payload: ScheduledPayload, /, *, ctx: RunContext) -> _ResultT_co: ...
+
+
+class _WithInit(Protocol[_InitT_contra, _ResultT_co]):
+    def __call__(self, *, init: _InitT_contra) -> _ResultT_co: ...
+
+
+class _WithContextInit(Protocol[_InitT_contra, _ResultT_co]):
+    def __call__(self, *, ctx: RunContext, init: _InitT_contra) -> _ResultT_co: ...
+
+
+class _WithPayloadInit(Protocol[_InitT_contra, _ResultT_co]):
+    def __call__(self, payload: ScheduledPayload, /, *, init: _InitT_contra) -> _ResultT_co: ...
+
+
+class _WithAll(Protocol[_InitT_contra, _ResultT_co]):
+    def __call__(
+        self, payload: ScheduledPayload, /, *, ctx: RunContext, init: _InitT_contra
+    ) -> _ResultT_co: ...
 
 
 class ScheduledTaskDecorator:
@@ -110,6 +130,22 @@ class ScheduledTaskDecorator:
     def __call__(self, function: _WithContext[Awaitable[_OutputT]], /) -> Task[None, _OutputT]: ...
     @overload
     def __call__(
+        self, function: _WithPayloadInit[_InitT, Awaitable[_OutputT]], /
+    ) -> Task[ScheduledPayload, _OutputT]: ...
+    @overload
+    def __call__(
+        self, function: _WithAll[_InitT, Awaitable[_OutputT]], /
+    ) -> Task[ScheduledPayload, _OutputT]: ...
+    @overload
+    def __call__(
+        self, function: _WithInit[_InitT, Awaitable[_OutputT]], /
+    ) -> Task[None, _OutputT]: ...
+    @overload
+    def __call__(
+        self, function: _WithContextInit[_InitT, Awaitable[_OutputT]], /
+    ) -> Task[None, _OutputT]: ...
+    @overload
+    def __call__(
         self, function: Callable[[ScheduledPayload], _OutputT], /
     ) -> Task[ScheduledPayload, _OutputT]: ...
     @overload
@@ -118,6 +154,18 @@ class ScheduledTaskDecorator:
     def __call__(self, function: Callable[[], _OutputT], /) -> Task[None, _OutputT]: ...
     @overload
     def __call__(self, function: _WithContext[_OutputT], /) -> Task[None, _OutputT]: ...
+    @overload
+    def __call__(
+        self, function: _WithPayloadInit[_InitT, _OutputT], /
+    ) -> Task[ScheduledPayload, _OutputT]: ...
+    @overload
+    def __call__(
+        self, function: _WithAll[_InitT, _OutputT], /
+    ) -> Task[ScheduledPayload, _OutputT]: ...
+    @overload
+    def __call__(self, function: _WithInit[_InitT, _OutputT], /) -> Task[None, _OutputT]: ...
+    @overload
+    def __call__(self, function: _WithContextInit[_InitT, _OutputT], /) -> Task[None, _OutputT]: ...
     def __call__(self, function: TaskFunction, /) -> object:
         """The task of this function, noted in the catalogue."""
         return catalog.add_task(Task[object, object](function, self._options))
@@ -141,7 +189,7 @@ class _ScheduledTasks:
     ) -> ScheduledTaskDecorator:
         """Turn a function into a task that schedules trigger; the options are those of `@task`.
 
-        The function takes a `ScheduledPayload`, `ctx`, both or neither. `cron`, a pattern in UTC or
+        The function may take a `ScheduledPayload`, `ctx` and `init`. `cron`, a pattern in UTC or
         a `Cron`, declares a schedule: it is there as soon as the code is, changes and goes with it.
         Further ones are attached with `schedules.create`.
 
