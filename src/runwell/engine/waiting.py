@@ -43,7 +43,7 @@ async def begin_waits(
             return WaitAnswer()
         if body.received:
             await tx.execute(_sql.forget_waits, run_id=body.run_id, wait_ids=body.received)
-        refused = await _insert(tx, environment, run, body, now=now) if body.waits else []
+        new, refused = await _insert(tx, environment, run, body, now=now)
         if status in _BLOCKED:
             # A thread of it begins a wait while the run is blocked by others. The new one may be
             # complete already: nobody would look.
@@ -51,6 +51,9 @@ async def begin_waits(
         # What is refused raises in the task, which then has something to do.
         if not body.is_blocked or refused or status is ExecutionStatus.QUEUED_EXECUTING:
             return WaitAnswer(refused=refused)
+        if status in _BLOCKED and not new and not body.received:
+            # The answer to this was lost: it is blocked by these waits already.
+            return WaitAnswer(is_blocked=True)
         blocked = await tx.fetch_value(_sql.block_run, run_id=body.run_id, now=now)
         return WaitAnswer(is_blocked=blocked is not None)
 
@@ -59,7 +62,10 @@ async def begin_waits(
 
 async def _insert(
     tx: Transaction, environment: Environment, run: Row, body: WaitBody, *, now: datetime
-) -> list[WaitRefusal]:
+) -> tuple[int, list[WaitRefusal]]:
+    """Note the waits that weren't told of before: how many these are, and which can't be."""
+    if not body.waits:
+        return 0, []
     known_rows = await tx.fetch(
         _sql.find_known_waits,
         run_id=body.run_id,
@@ -79,7 +85,7 @@ async def _insert(
         else:
             refused.append(WaitRefusal(wait_id=wait.wait_id, error=error))
     await _store(tx, environment, body.run_id, accepted, now=now)
-    return refused
+    return len(accepted), refused
 
 
 async def _lock_awaited_runs(
