@@ -24,6 +24,7 @@ from bench.measures import (
     memory,
     retrievals,
     schedules,
+    traces,
     triggers,
 )
 from bench.quiet import Company, wait_until_quiet
@@ -40,6 +41,7 @@ _MEASURES = {
     "dequeue": dequeue.measure,
     "keys": keys.measure,
     "inside": inside.measure,
+    "traces": traces.measure,
     "memory": memory.measure,
     "cold_start": cold_start.measure,
 }

@@ -87,6 +87,7 @@ def inside(rounds: int) -> dict[str, float]:
         "metadata.increment": lambda: metadata.increment("count", 1),
         "logger.info": lambda: logger.info("a page was fetched", url="https://a.b/c", status=200),
         "print": lambda: print("a page was fetched"),
+        "logger.trace": _trace,
         "locals.get": lambda: locals.get(key),
         "usage.get_current": usage.get_current,
     }
@@ -97,3 +98,18 @@ def inside(rounds: int) -> dict[str, float]:
             call()
         found[name] = (time.process_time() - begun) / rounds * 1e6
     return found
+
+
+def _trace() -> None:
+    with logger.trace("block", number=1):
+        pass
+
+
+@task(id="writes")
+def writes(payload: dict[str, int]) -> None:
+    """Write so many lines, and make so many spans."""
+    for number in range(payload["lines"]):
+        logger.info("a page was fetched", number=number)
+    for number in range(payload["spans"]):
+        with logger.trace("block", number=number):
+            pass
