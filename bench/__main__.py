@@ -22,6 +22,7 @@ from bench.measures import (
     keys,
     latency,
     memory,
+    realtime,
     retrievals,
     schedules,
     traces,
@@ -32,6 +33,7 @@ from bench.quiet import Company, wait_until_quiet
 _MEASURES = {
     "latency": latency.measure,
     "triggers": triggers.measure,
+    "realtime": realtime.measure,
     "retrievals": retrievals.measure,
     "schedules": schedules.measure,
     "batches": batches.measure,

@@ -1,7 +1,7 @@
 """What changed, as it changes: one reader of the log of changes for all subscribers of a server.
 
 The log is the table of snapshots and that of other changes, with ids of one sequence. While anybody
-is subscribed it is read every 20 ms, by index from where the last reading ended; an id that is not
+is subscribed it is read every 10 ms, by index from where the last reading ended; an id that is not
 there yet, since its transaction has not committed, is asked for until that transaction has ended.
 Who waits is woken through a topic, and reads its runs itself (`shapes.py`): a wake-up is a hint.
 """
@@ -22,7 +22,7 @@ _sql = load_queries("change_log")
 
 KeyT = TypeVar("KeyT")
 
-INTERVAL_SECONDS: Final = 0.02
+INTERVAL_SECONDS: Final = 0.01
 _RETRY_SECONDS = 1.0
 # A topic is kept for so long after it was last asked for: its subscriber is back in a moment.
 _KEPT_SECONDS = 60.0
