@@ -136,8 +136,9 @@ async def test_a_change_after_the_log_was_read_is_told_once(db: Database) -> Non
     first, second = await scene.trigger_many(2, tags=["a"])
     shape = tag_shape(scene, "a")
     reader = await begin(db)
-    since = reader.changes.view
     topic = await reader.watch(shape)
+    await become_complete(reader, topic)
+    since = reader.changes.view
     await scene.cancel(first)
     await reader.changes.step()
     until = reader.changes.view
@@ -158,6 +159,7 @@ async def test_a_tag_brings_a_run_to_those_who_follow_it(db: Database) -> None:
     reader = await begin(db)
     topic = await reader.watch(tag_shape(scene, "a", "b"))
     other = await reader.watch(tag_shape(scene, "a", "c"))
+    await become_complete(reader, topic)
     await run_tags.add_tags(db, scene.environment, run_id, ["b"], now=scene.now)
     await reader.changes.step()
     assert (list(topic.changed), other.version) == ([run_id], 0)
