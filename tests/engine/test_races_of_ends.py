@@ -3,18 +3,212 @@
 Which race is forced where: see `test_races.py`.
 """
 
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from functools import partial
+
 import pytest
 
-from runwell.core.protocol import DequeueBody
-from runwell.engine import queues
+from runwell.core.protocol import DequeueBody, DequeuedRun, RunReport
+from runwell.engine import queues, workers
 from runwell.engine.db import Database
+from runwell.engine.queries import load_queries
 from tests.support.factories import (
     Supervisor,
+    canceled,
+    check_all_at_rest,
     check_consistency,
+    complete,
+    fail,
+    hand_back,
     make_scene,
     make_task,
 )
-from tests.support.races import in_order
+from tests.support.instants import NOW
+from tests.support.races import in_order, in_order_of_death, old_snapshot
+
+LATER = NOW + timedelta(days=1)
+Taking = Callable[[Supervisor, Database], Awaitable[object]]
+
+
+async def _lose(worker: Supervisor, db: Database) -> None:
+    await workers.take_lost_runs(db, now=worker.scene.now)
+
+
+async def _replace(worker: Supervisor, db: Database) -> None:
+    await worker.scene.connect(previous=worker.id, db=db)
+
+
+async def _disconnect(worker: Supervisor, db: Database) -> None:
+    scene = worker.scene
+    await workers.disconnect(db, scene.environment, worker.id, now=scene.now)
+
+
+async def _forget(worker: Supervisor, db: Database) -> None:
+    """It says that it lives, and doesn't know the run."""
+    await worker.heartbeat(db=db)
+
+
+#: What takes a run from its worker.
+TAKINGS: dict[str, Taking] = {
+    "lost": _lose,
+    "replaced": _replace,
+    "disconnected": _disconnect,
+    "unknown": _forget,
+}
+#: How an attempt ends, and what becomes of its run by that, and when the run is taken before.
+ENDS: dict[str, tuple[Callable[[DequeuedRun], RunReport], str, str]] = {
+    "complete": (complete, "FINISHED/COMPLETED", "QUEUED/REATTEMPTING"),
+    "fail": (partial(fail, skip_retrying=True), "FINISHED/FAILED", "QUEUED/REATTEMPTING"),
+    "retry": (
+        partial(fail, retry_at=LATER),
+        "WAITING_TO_RETRY/REATTEMPTING",
+        "QUEUED/REATTEMPTING",
+    ),
+    "hand back": (hand_back, "QUEUED/QUEUED", "QUEUED/REATTEMPTING"),
+    "canceled": (canceled, "FINISHED/CANCELED", "FINISHED/CANCELED"),
+}
+
+
+_PAIRS = [("lost", end) for end in ENDS] + [(taking, "complete") for taking in TAKINGS][1:]
+
+
+@pytest.mark.parametrize(("taking_name", "end_name"), _PAIRS)
+@pytest.mark.parametrize("is_reported_first", [True, False])
+async def test_of_the_end_of_an_attempt_and_the_taking_of_its_run_the_first_counts(
+    db: Database, taking_name: str, end_name: str, is_reported_first: bool
+) -> None:
+    take = TAKINGS[taking_name]
+    end, status, status_if_taken = ENDS[end_name]
+    scene = await make_scene(db, make_task())
+    worker = await scene.connect()
+    run_id = (await scene.trigger()).run_id
+    run = await worker.start_one()
+    if end is canceled:
+        await scene.cancel(run_id)
+    scene.later(100)
+
+    async def tell(at: Database) -> list[str]:
+        return await worker.report(end(run), db=at)
+
+    if is_reported_first:
+        words, _ = await in_order(db, tell, partial(take, worker))
+    else:
+        _, words = await in_order(db, partial(take, worker), tell)
+    assert words == (["accepted"] if is_reported_first else ["stale"])
+    assert await scene.read_status(run_id) == (status if is_reported_first else status_if_taken)
+    events = await scene.read_events(run_id)
+    # Whoever comes second changed nothing, and neither does what is done again.
+    assert await tell(db) == ["stale"]
+    await take(worker, db)
+    assert await scene.read_events(run_id) == events
+    await scene.cancel(run_id)
+    await check_all_at_rest(db)
+
+
+async def test_an_end_whose_answer_was_lost_is_not_undone_by_the_end_of_the_lease(
+    db: Database,
+) -> None:
+    scene = await make_scene(db, make_task())
+    worker, other = await scene.connect(), await scene.connect()
+    for report, output in ((complete, "3"), (fail, None)):
+        await worker.heartbeat()
+        await scene.trigger()
+        run = await worker.start_one()
+        # It is committed, and the worker doesn't hear of it.
+        assert await worker.report(report(run)) == ["accepted"]
+        events = await scene.read_events(run.run_id)
+        assert (await worker.heartbeat(run)).lost == [run.run_id]
+        scene.later(100)
+        await _lose(worker, db)
+        assert await worker.report(report(run)) == ["stale"]
+        assert await scene.read_events(run.run_id) == events
+        assert (await scene.get(run.run_id)).output == output
+        await scene.cancel(run.run_id)
+    await other.heartbeat()
+    assert await other.dequeue() == []
+    await check_all_at_rest(db)
+
+
+async def test_an_end_that_was_not_committed_comes_too_late_after_the_lease(db: Database) -> None:
+    scene = await make_scene(db, make_task())
+    worker, other = await scene.connect(), await scene.connect()
+    await scene.trigger()
+    run = await worker.start_one()
+    scene.later(100)
+    # The server dies with the report, while another one waits to take the run.
+    await in_order_of_death(
+        db, lambda held: worker.report(complete(run, "1"), db=held), partial(_lose, worker)
+    )
+    await other.heartbeat()
+    again = await other.start_one()
+    assert (again.run_id, again.attempt_number) == (run.run_id, 2)
+    _, words = await in_order(
+        db,
+        lambda held: other.report(complete(again, "2"), db=held),
+        lambda at: worker.report(complete(run, "1"), db=at),
+    )
+    assert words == ["stale"]
+    assert (await scene.get(run.run_id)).output == "2"
+    assert (await scene.read_events(run.run_id)).count("COMPLETE") == 1
+    await check_all_at_rest(db)
+
+
+async def test_a_heartbeat_hears_of_a_run_whose_end_is_on_its_way_only_after_that(
+    db: Database,
+) -> None:
+    scene = await make_scene(db, make_task())
+    worker = await scene.connect()
+    await scene.trigger()
+    run = await worker.start_one()
+    scene.later(100)
+    # It is named, since its end has no answer yet; so nobody takes it.
+    _, heard = await in_order(
+        db,
+        lambda held: worker.report(complete(run), db=held),
+        lambda at: worker.heartbeat(run, db=at),
+        passes_over=True,
+    )
+    assert heard.lost == []
+    assert (await worker.heartbeat(run)).lost == [run.run_id]
+    # The lease was renewed: nothing else of the worker's is lost.
+    assert await workers.take_lost_runs(db, now=scene.now) == set()
+    await check_all_at_rest(db)
+
+
+@pytest.mark.parametrize("is_renewed_first", [True, False])
+async def test_a_lease_that_is_renewed_while_its_runs_are_taken(
+    db: Database, is_renewed_first: bool
+) -> None:
+    scene = await make_scene(db, make_task())
+    worker = await scene.connect()
+    await scene.trigger()
+    run = await worker.start_one()
+    scene.later(100)
+
+    async def renew(at: Database) -> list[str]:
+        return (await worker.heartbeat(run, db=at)).lost
+
+    if is_renewed_first:
+        lost, _ = await in_order(db, renew, partial(_lose, worker), passes_over=True)
+    else:
+        _, lost = await in_order(db, partial(_lose, worker), renew)
+    assert lost == ([] if is_renewed_first else [run.run_id])
+    await _lose(worker, db)
+    assert await worker.report(complete(run)) == (["accepted"] if is_renewed_first else ["stale"])
+    await check_consistency(db)
+
+
+async def test_a_lease_renewed_since_it_was_seen_to_have_ended_is_kept(db: Database) -> None:
+    scene = await make_scene(db, make_task())
+    worker = await scene.connect()
+    await scene.trigger()
+    run = await worker.start_one()
+    scene.later(100)
+    query = load_queries("workers").list_lost_runs
+    async with old_snapshot(db, query, now=scene.now, most=10) as lost:
+        await worker.heartbeat(run)
+        assert await lost() == []
 
 
 async def _ask(worker: Supervisor, db: Database, max_runs: int, *versions: str) -> list[str]:

@@ -1,10 +1,14 @@
 """Two servers on one database, with the order of what they do forced."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, TypeVar
 
-from runwell.engine.db import Database
+import asyncpg
+
+from runwell.engine.db import Database, Row
+from runwell.engine.queries import Query
 from tests.support.factories import one_transaction, wait_until_blocked
 
 A = TypeVar("A")
@@ -57,3 +61,20 @@ async def in_order_of_death(
     except EOFError:
         return await acting[0]
     raise AssertionError("it should have died")
+
+
+@contextlib.asynccontextmanager
+async def old_snapshot(
+    db: Database, query: Query, **values: Any
+) -> AsyncGenerator[Callable[[], Awaitable[list[Row]]]]:
+    """A SELECT that has begun, and reads and locks its rows when what is given is called.
+
+    So what is done in the block is committed after the statement saw the tables.
+    """
+    connection = await asyncpg.connect(db.dsn)
+    try:
+        async with connection.transaction():
+            cursor = await connection.cursor(query.text, *query.arguments(values))
+            yield lambda: cursor.fetch(1_000)
+    finally:
+        await connection.close()
