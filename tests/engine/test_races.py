@@ -1,8 +1,22 @@
-"""Known races, each with its order forced: one side stops before its commit, the other one runs."""
+"""Known races, each with its order forced: one side stops before its commit, the other one runs.
+
+Here: dequeues, cancels, completions, lost workers and timers against each other, and subqueues that
+are retired. Elsewhere, in both orders too:
+
+- `test_races_of_ends.py`: each end of an attempt against each way in which its run is taken, lost
+  answers, renewals of leases, dequeues sent again, expiries, disconnects, first deploys.
+- `test_races_of_waits.py`: tokens completed, timed out and created, by API, URL and event, against
+  each other and around the wait for them; waits against cancels and leases.
+- `test_races_of_triggers.py`: keys of batches and items, bulk cancels, ticks, metadata of parents.
+- `test_queue_settings.py`: pauses against dequeues. `test_waits.py`: the ends of children.
+- `test_canceling.py`: children of canceled runs. `test_debouncing.py`: pushes of what becomes due.
+- `test_idempotency.py`, `test_named_requests.py`, `test_batch_streams.py`: requests sent again.
+- `test_old_snapshots.py`: statements that saw a run before it changed, and locked it after.
+"""
 
 import asyncio
 
-from runwell.engine import maintenance, queues, timers, workers
+from runwell.engine import queues, timers, workers
 from runwell.engine.db import Database
 from tests.support.factories import (
     Scene,
@@ -179,30 +193,6 @@ async def test_of_two_completions_at_once_one_is_stale(db: Database) -> None:
     await check_consistency(db)
 
 
-async def test_a_completion_and_the_end_of_the_lease_do_not_both_count(db: Database) -> None:
-    scene = await make_scene(db, make_task())
-    for is_completed_first in (True, False):
-        worker = await scene.connect()
-        await scene.trigger()
-        run = await worker.start_one()
-        scene.later(100)
-        async with one_transaction(db) as held:
-            if is_completed_first:
-                await worker.report(complete(run), db=held)
-                waiting = asyncio.create_task(workers.take_lost_runs(db, now=scene.now))
-            else:
-                await workers.take_lost_runs(held, now=scene.now)
-                waiting = asyncio.create_task(worker.report(complete(run)))
-            await wait_until_blocked(db)
-        result = await waiting
-        if is_completed_first:
-            assert await scene.read_status(run.run_id) == "FINISHED/COMPLETED"
-        else:
-            assert result == ["stale"]
-            assert await scene.read_status(run.run_id) == "QUEUED/REATTEMPTING"
-        await check_consistency(db)
-
-
 async def test_two_servers_that_take_a_lost_run_at_once_do_not_take_it_from_its_next_worker(
     db: Database,
 ) -> None:
@@ -219,26 +209,6 @@ async def test_two_servers_that_take_a_lost_run_at_once_do_not_take_it_from_its_
         assert await workers.take_lost_runs(db, now=scene.now) == set()
     assert await workers.take_lost_runs(db, now=scene.now) == set()
     assert await other.report(complete(run)) == ["accepted"]
-    await check_consistency(db)
-
-
-async def test_of_a_renewal_and_the_taking_of_lost_runs_the_first_decides(db: Database) -> None:
-    scene = await make_scene(db, make_task())
-    worker = await scene.connect()
-    await scene.trigger()
-    run = await worker.start_one()
-    scene.later(100)
-    async with one_transaction(db) as held:
-        assert (await worker.heartbeat(run, db=held)).lost == []
-        assert await workers.take_lost_runs(db, now=scene.now) == set()
-    assert await workers.take_lost_runs(db, now=scene.now) == set()
-    scene.later(100)
-    async with one_transaction(db) as held:
-        await workers.take_lost_runs(held, now=scene.now)
-        waiting = asyncio.create_task(worker.heartbeat(run))
-        await wait_until_blocked(db)
-    assert (await waiting).lost == [run.run_id]
-    assert await worker.report(complete(run)) == ["stale"]
     await check_consistency(db)
 
 
@@ -275,19 +245,6 @@ async def test_a_disconnect_does_not_take_what_another_worker_has_meanwhile(db: 
     assert await other.report(start(second), complete(second)) == ["accepted", "accepted"]
 
 
-async def test_a_run_dequeued_by_a_worker_that_disconnects_meanwhile_is_found(
-    db: Database,
-) -> None:
-    scene = await make_scene(db, make_task())
-    worker, other = await scene.connect(), await scene.connect()
-    run_id = (await scene.trigger()).run_id
-    async with one_transaction(db) as held:
-        await worker.dequeue(db=held)
-        await worker.disconnect()
-    await workers.take_lost_runs(db, now=scene.now)
-    assert [run.run_id for run in await other.dequeue()] == [run_id]
-
-
 async def test_two_triggers_with_one_idempotency_key_at_once_give_one_run(db: Database) -> None:
     scene = await make_scene(db, make_task())
     async with one_transaction(db) as held:
@@ -298,20 +255,6 @@ async def test_two_triggers_with_one_idempotency_key_at_once_give_one_run(db: Da
     assert (first.run_id, first.is_cached) == (second.run_id, False)
     assert second.is_cached
     assert len(await read(db, "SELECT id FROM runs")) == 1
-
-
-async def test_an_expiry_and_a_dequeue_do_not_both_happen(db: Database) -> None:
-    scene = await make_scene(db, make_task())
-    worker = await scene.connect()
-    run_id = (await scene.trigger(ttl="10s")).run_id
-    async with one_transaction(db) as held:
-        (run,) = await worker.dequeue(db=held)
-        scene.later(11)
-        assert await timers.expire_due_runs(db, now=scene.now) == 0
-    assert await timers.expire_due_runs(db, now=scene.now) == 0
-    assert await worker.report(start(run), complete(run)) == ["accepted", "accepted"]
-    assert await scene.read_status(run_id) == "FINISHED/COMPLETED"
-    await check_consistency(db)
 
 
 async def test_a_cancel_and_a_timer_do_not_both_happen(db: Database) -> None:
@@ -346,19 +289,4 @@ async def test_a_run_is_not_confirmed_canceled_twice(db: Database) -> None:
         await wait_until_blocked(db)
     await waiting
     assert (await scene.read_events(run.run_id))[-1] == "CONFIRM_CANCEL"
-    await check_consistency(db)
-
-
-async def test_a_run_triggered_while_its_task_is_deployed_does_not_wait_for_ever(
-    db: Database,
-) -> None:
-    scene = await make_scene(db)
-    await scene.trigger()
-    async with one_transaction(db) as held:
-        # It doesn't see the task, and commits after the deploy looked for waiting runs.
-        run_id = (await scene.trigger(db=held)).run_id
-        await scene.register(make_task())
-    assert await scene.read_status(run_id) == "RUN_CREATED/WAITING_FOR_DEPLOY"
-    assert await maintenance.release_waiting_runs(db, now=scene.now) == {scene.environment.id}
-    assert await scene.read_status(run_id) == "QUEUED/QUEUED"
     await check_consistency(db)

@@ -10,10 +10,11 @@ from functools import partial
 import pytest
 
 from runwell.core.protocol import DequeueBody, DequeuedRun, RunReport
-from runwell.engine import queues, workers
+from runwell.engine import maintenance, queues, timers, workers
 from runwell.engine.db import Database
 from runwell.engine.queries import load_queries
 from tests.support.factories import (
+    Scene,
     Supervisor,
     canceled,
     check_all_at_rest,
@@ -23,6 +24,7 @@ from tests.support.factories import (
     hand_back,
     make_scene,
     make_task,
+    read,
 )
 from tests.support.instants import NOW
 from tests.support.races import in_order, in_order_of_death, old_snapshot
@@ -265,3 +267,73 @@ async def test_a_dequeue_sent_again_with_another_version_gives_what_the_first_on
     )
     assert first == second
     assert len(first) == 1
+
+
+@pytest.mark.parametrize("is_expired_first", [True, False])
+async def test_of_an_expiry_and_a_dequeue_the_first_has_the_run(
+    db: Database, is_expired_first: bool
+) -> None:
+    scene = await make_scene(db, make_task())
+    worker = await scene.connect()
+    run_id = (await scene.trigger(ttl="10s")).run_id
+
+    async def dequeue(at: Database) -> list[DequeuedRun]:
+        # By the clock of its server the run lives yet.
+        return await worker.dequeue(db=at)
+
+    async def expire(at: Database) -> int:
+        return await timers.expire_due_runs(at, now=scene.now + timedelta(seconds=11))
+
+    if is_expired_first:
+        assert await in_order(db, expire, dequeue, passes_over=True) == (1, [])
+        assert await worker.dequeue() == []
+        assert await scene.read_status(run_id) == "FINISHED/EXPIRED"
+    else:
+        given, number = await in_order(db, dequeue, expire, passes_over=True)
+        assert ([run.run_id for run in given], number) == ([run_id], 0)
+        assert await expire(db) == 0
+        await worker.report(complete(given[0]))
+    await check_all_at_rest(db)
+
+
+@pytest.mark.parametrize("is_gone_first", [True, False])
+async def test_a_worker_that_disconnects_while_it_dequeues_keeps_nothing(
+    db: Database, is_gone_first: bool
+) -> None:
+    scene = await make_scene(db, make_task())
+    worker, other = await scene.connect(), await scene.connect()
+    run_id = (await scene.trigger()).run_id
+
+    async def dequeue(at: Database) -> list[str]:
+        return [run.run_id for run in await worker.dequeue(db=at)]
+
+    # Neither waits for the other one: the run is given, and its lease is over.
+    order = (partial(_disconnect, worker), dequeue)
+    await in_order(db, *(order if is_gone_first else order[::-1]), passes_over=True)
+    assert await scene.read_status(run_id) == "PENDING_EXECUTING/DEQUEUED"
+    await _lose(worker, db)
+    (run,) = await other.dequeue()
+    assert await other.report(complete(run)) == ["accepted"]
+    await check_all_at_rest(db)
+
+
+@pytest.mark.parametrize("is_deployed_first", [True, False])
+async def test_a_trigger_and_the_first_deploy_of_its_task_find_each_other(
+    db: Database, is_deployed_first: bool
+) -> None:
+    scene = await make_scene(db)
+    # The task's queue is there: else the trigger would wait for who makes it.
+    await scene.trigger()
+
+    async def trigger(at: Database) -> str:
+        return (await scene.trigger(db=at)).run_id
+
+    async def deploy(at: Database) -> None:
+        await Scene(db=at, environment=scene.environment, now=scene.now).register(make_task())
+
+    order = (deploy, trigger) if is_deployed_first else (trigger, deploy)
+    await in_order(db, *order, passes_over=True)
+    await maintenance.release_waiting_runs(db, now=scene.now)
+    rows = await read(db, "SELECT execution_status FROM runs")
+    assert [row["execution_status"] for row in rows] == ["QUEUED", "QUEUED"]
+    await check_consistency(db)
