@@ -62,11 +62,11 @@ def test_the_two_streams_have_lines_of_their_own_and_other_levels() -> None:
 def test_the_last_lines_of_stderr_are_the_last_words() -> None:
     collected = _Collected()
     collected.write(b"out\n")
-    for number in range(30):
+    for number in range(40):
         collected.write(b"%d\n" % number, stream=STDERR)
     collected.log("logged as an error", "ERROR")
     words = collected.collector.last_words.splitlines()
-    assert (len(words), words[0], words[-2:]) == (20, "11", ["29", "logged as an error"])
+    assert (len(words), words[0], words[-2:]) == (30, "11", ["39", "logged as an error"])
 
 
 @pytest.mark.parametrize(
