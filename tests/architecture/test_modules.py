@@ -27,6 +27,8 @@ MAY_HOLD_SQL = {
     # What must work before there is a schema, or on another database than ours.
     "engine/migrations.py",
     "engine/notifications.py",
+    # One call of a function, on connections of applications and in the words of each driver.
+    "client/app_connections.py",
 }
 
 MODULES = list_modules("src")

@@ -28,6 +28,7 @@ OTHERS = {
     "subscribe_to_runs_with_tag",
     "subscribe_to_batch",
     "fetch_stream",
+    "in_transaction",
 }
 
 

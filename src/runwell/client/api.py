@@ -1,7 +1,9 @@
 """Drives flows: the one place where a call meets settings, a transport, and sync or async."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Generic, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
@@ -25,6 +27,25 @@ T = TypeVar("T")
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
+# What stands before the connections, within the block of a `send_through`.
+_through: ContextVar[Callable[[Transport], Transport] | None] = ContextVar(
+    "runwell.through", default=None
+)
+
+
+@contextmanager
+def send_through(wrap: Callable[[Transport], Transport]) -> Generator[None]:
+    """Let another transport stand before the connections of clients, within the block.
+
+    It holds for this thread, or this asyncio task and what it starts.
+    """
+    token = _through.set(wrap)
+    try:
+        yield
+    finally:
+        _through.reset(token)
+
+
 class ApiClient:
     """Sends calls to the API; a client may be used from any event loop and any thread.
 
@@ -37,6 +58,7 @@ class ApiClient:
     ) -> None:
         self._settings = settings
         self._transport = transport
+        self._connections: Transport | None = None
 
     @property
     def settings(self) -> ClientSettings:
@@ -87,12 +109,15 @@ class ApiClient:
     @property
     def transport(self) -> Transport:
         """Who does the I/O of this client."""
-        if self._transport is None:
+        if self._transport is not None:
+            return self._transport
+        if self._connections is None:
             # asyncio and ssl are half of what `import runwell` may cost; a program that defines
             # tasks and calls nothing does not pay for them.
             module = importlib.import_module("runwell.client.connections")
-            self._transport = cast("Transport", module.HttpTransport())
-        return self._transport
+            self._connections = cast("Transport", module.HttpTransport())
+        wrap = _through.get()
+        return self._connections if wrap is None else wrap(self._connections)
 
 
 def parse_answer(call: Call, response: Response, answer: type[ModelT]) -> ModelT:

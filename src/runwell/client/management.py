@@ -1,6 +1,8 @@
 """`tasks`: trigger a task by its id, without importing its code."""
 
+import importlib
 from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TypeVar, Unpack, cast
 
 from runwell.client.api import ApiClient, parse_answer
@@ -120,6 +122,31 @@ class Tasks(_TaskFlows):
         """Trigger a run and fetch it until it has ended; TimeoutError when that takes longer."""
         return await self._client.run(self._trigger_and_poll(task_id, payload, options))
 
+    def in_transaction(self, connection: object) -> AbstractAsyncContextManager[None]:
+        """Trigger in the application's own transaction: there are runs if and only if it commits.
+
+        `connection` is one to the database that Runwell uses, with a transaction that you have
+        begun: of psycopg or asyncpg, or a session or connection of SQLAlchemy; the async kind.
+        Within the block every `.trigger()` and `.batch_trigger()`, of `tasks` or a task, writes
+        down through it what is to be triggered; a server makes runs of it as soon as it is
+        committed. The block neither commits nor rolls back. It holds for this asyncio task and
+        what it starts.
+
+        Raises TypeError for what is no such connection, ValueError for one without a transaction.
+        Within the block: ConfigurationError when Runwell isn't in that database, ValueError for
+        `debounce`, RunwellError when the current run would wait, and what a trigger raises.
+
+        Example:
+            >>> import asyncpg
+            >>> from runwell import tasks
+            >>> async def sign_up(connection: asyncpg.Connection, address: str) -> None:
+            ...     async with connection.transaction(), tasks.in_transaction(connection):
+            ...         await connection.execute("INSERT INTO users VALUES ($1)", address)
+            ...         await tasks.trigger("send-welcome", {"to": address})
+        """
+        module = importlib.import_module("runwell.client.transactions")
+        return cast("AbstractAsyncContextManager[None]", module.join(connection))
+
 
 class BlockingTasks(_TaskFlows):
     """Trigger tasks by their id, blocking the caller.
@@ -147,3 +174,21 @@ class BlockingTasks(_TaskFlows):
     ) -> Run[Json]:
         """Trigger a run and fetch it until it has ended; TimeoutError when that takes longer."""
         return self._client.run_blocking(self._trigger_and_poll(task_id, payload, options))
+
+    def in_transaction(self, connection: object) -> AbstractContextManager[None]:
+        """Trigger in the application's own transaction: there are runs if and only if it commits.
+
+        `connection` is one to the database that Runwell uses, with a transaction that you have
+        begun: of psycopg or Django, or a session or connection of SQLAlchemy. Else as the
+        `in_transaction` of `runwell.tasks`; it holds for this thread.
+
+        Example:
+            >>> import psycopg
+            >>> from runwell.sync import tasks
+            >>> def sign_up(connection: psycopg.Connection, address: str) -> None:
+            ...     with connection.transaction(), tasks.in_transaction(connection):
+            ...         connection.execute("INSERT INTO users VALUES (%s)", [address])
+            ...         tasks.trigger("send-welcome", {"to": address})
+        """
+        module = importlib.import_module("runwell.client.transactions")
+        return cast("AbstractContextManager[None]", module.join_blocking(connection))

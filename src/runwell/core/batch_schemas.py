@@ -16,6 +16,18 @@ class BatchItemBody(TriggerBody):
     task: str
 
 
+class PendingItemBody(ApiModel):
+    """A trigger in the transaction of an application that shares the database; it names its run.
+
+    `key_seconds` is how long its idempotency key holds.
+    """
+
+    id: str
+    task: str
+    body: TriggerBody
+    key_seconds: float | None = None
+
+
 class BatchBody(ApiModel):
     """`POST /api/v1/tasks/batch` and `/api/v2/tasks/batch`.
 

@@ -13,6 +13,7 @@ from runwell.engine import (
     change_log,
     maintenance,
     packets,
+    pending_triggers,
     rate_limits,
     spans,
     ticks,
@@ -50,6 +51,8 @@ WAITS_TOPIC = "waits"
 BULK_TOPIC = "bulk_actions"
 #: Woken when a date was set that may be sooner than all others.
 DATES_TOPIC = "dates"
+#: Woken by the database, when a transaction has committed that triggers runs.
+PENDING_TOPIC = "pending_triggers"
 # Nobody needs to wake what is looked at every tenth of a second: it only must not be late then.
 _TIMERS_TOPIC = "timers"
 
@@ -97,7 +100,19 @@ def _list_timer_loops(db: Database, signals: Signals, clock: Clock) -> list[Loop
         _wake(signals, environment_ids)
         return count
 
+    async def create_pending_runs() -> int:
+        created = await pending_triggers.create_pending_runs(db, now=clock.now())
+        _wake(signals, created.environment_ids)
+        return created.seen
+
     return [
+        Loop(
+            name="pending_triggers",
+            interval_seconds=1.0,
+            tick=create_pending_runs,
+            full=1,
+            nudges=Nudges(signals=signals, topic=PENDING_TOPIC),
+        ),
         Loop(
             name="due_runs",
             interval_seconds=0.1,
@@ -164,6 +179,7 @@ def _list_maintenance_loops(
     async def tidy() -> int:
         await maintenance.delete_expired_keys(db, now=clock.now())
         await maintenance.delete_old_requests(db, now=clock.now())
+        await pending_triggers.delete_refused(db, now=clock.now())
         await maintenance.delete_old_waitpoints(db, now=clock.now())
         await maintenance.delete_idle_debounces(db, now=clock.now())
         await maintenance.delete_used_tokens(db, now=clock.now())

@@ -47,6 +47,14 @@ class Triggered:
     is_cached: bool
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AskedTrigger:
+    """A trigger that names its run, and when it was asked for: a delay counts from there."""
+
+    request: TriggerRequest
+    asked_at: datetime
+
+
 async def trigger_run(
     db: Database, environment: Environment, request: TriggerRequest, *, now: datetime
 ) -> Triggered:
@@ -122,6 +130,34 @@ async def trigger_many(
         for index, (request, run_id) in enumerate(zip(requests, run_ids, strict=True))
     }
     return await _trigger(tx, environment, runs, batch_id=batch_id, now=now)
+
+
+async def trigger_asked(
+    tx: Transaction,
+    environment: Environment,
+    asked: Sequence[AskedTrigger],
+    *,
+    batch_id: str | None = None,
+    now: datetime,
+) -> list[Triggered]:
+    """Do as `trigger_many`, with what was asked for earlier.
+
+    Outside of a batch each has its run, also when its key was reset meanwhile and used again.
+    """
+    runs: dict[int | None, NewRun] = {
+        index: _read_item(environment, item.request, index, None, now=item.asked_at)
+        for index, item in enumerate(asked)
+    }
+    made = await _trigger(tx, environment, runs, batch_id=batch_id, now=now)
+    if batch_id is None and any(item.is_cached for item in made):
+        late: dict[int | None, NewRun] = {
+            index: replace(run, idempotency_key=None)
+            for (index, run), item in zip(runs.items(), made, strict=True)
+            if item.is_cached
+        }
+        await _trigger(tx, environment, late, now=now)
+        made = [Triggered(run.run_id, is_cached=False) for run in runs.values()]
+    return made
 
 
 async def _trigger(
@@ -222,7 +258,7 @@ def _read_item(
     environment: Environment,
     request: TriggerRequest,
     index: int,
-    run_id: RunId,
+    run_id: RunId | None,
     *,
     now: datetime,
 ) -> NewRun:
