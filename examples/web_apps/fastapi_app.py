@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse, StreamingResponse
 from pydantic import BaseModel
 from trigger.report import ReportRequest, write_report
 
-from runwell import NotFoundError, Run, runs
+from runwell import LiveRun, NotFoundError, Run, runs
 
 app = FastAPI(title="Reports")
 
@@ -90,13 +90,14 @@ async def follow(run_id: str) -> AsyncGenerator[str]:
         yield f"data: {read(run).model_dump_json()}\n\n"
 
 
-def read(run: Run[Any]) -> Progress:
+def read(run: Run[Any] | LiveRun[Any]) -> Progress:
     """A run as this application shows it."""
     done = (run.metadata or {}).get("done")
+    output: Any = run.output
     return Progress(
         run_id=run.id,
         status=run.status,
         done=done if isinstance(done, int) else 0,
         is_finished=run.is_completed,
-        text=run.output["text"] if run.is_success else None,
+        text=output["text"] if run.is_success else None,
     )
