@@ -7,9 +7,13 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
+from runwell.client.api import ApiClient
 from runwell.client.batching import BatchItem
+from runwell.client.runs import Runs
+from runwell.client.transport import ClientSettings, NotFoundError
 from runwell.engine import pending_triggers
 from runwell.engine.db import Database
+from tests.server.serving import serving
 from tests.support.factories import read
 from tests.support.places import Place, make_place
 
@@ -208,3 +212,20 @@ async def test_a_role_with_no_rights_on_the_tables_can_trigger(
     with place.blocking.in_transaction(connection):
         place.blocking.trigger("add", 1)
     connection.rollback()
+
+
+async def test_a_run_can_be_retrieved_as_soon_as_the_transaction_has_committed(
+    place: Place, connection: psycopg.Connection
+) -> None:
+    # No loop runs here that would make it a run.
+    async with serving(place.dsn) as served:
+        settings = ClientSettings(base_url=served.url, secret_key=place.api.settings.secret_key)
+        api = ApiClient(lambda: settings)
+        with place.blocking.in_transaction(connection):
+            handle = place.blocking.trigger("add", 1)
+            with pytest.raises(NotFoundError):
+                await Runs(api).retrieve(handle.id)
+        connection.commit()
+        assert (await Runs(api).retrieve(handle)).status == "QUEUED"
+        with pytest.raises(NotFoundError):
+            await Runs(api).retrieve("run_0")

@@ -5,6 +5,7 @@ to be triggered; see `adr/0007-triggers-in-other-transactions.md`. Every server 
 what another one has is passed over.
 """
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from runwell.core.batch_schemas import PendingItemBody
 from runwell.core.errors import RequestError
 from runwell.engine import environments
 from runwell.engine.db import Database, Row, Transaction
+from runwell.engine.environments import Environment
 from runwell.engine.queries import load_queries
 from runwell.engine.trigger_options import TriggerRequest
 from runwell.engine.triggering import AskedTrigger, trigger_asked
@@ -29,6 +31,9 @@ BATCH = 100
 # What can't be a run is kept for so long.
 _REFUSED_LIFETIME = timedelta(days=30)
 _MOST_DELETED = 1_000
+# How often a run is looked for that another server is about to make, and how long between.
+_MOST_LOOKS = 50
+_LOOK_SECONDS = 0.01
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +54,30 @@ async def create_pending_runs(db: Database, *, now: datetime) -> Created:
     except RequestError:
         # One of them: which one is seen when each is on its own.
         return await _create_each(db, now=now)
+
+
+async def settle_run(
+    db: Database, environment: Environment, run_id: str, *, now: datetime
+) -> set[int]:
+    """Make a run that was committed just now, for whoever asks for it before a server has made it.
+
+    Returns the environments that have new runs; empty when nothing was to be made.
+    """
+    environment_ids = set[int]()
+    for _ in range(_MOST_LOOKS):
+        async with db.connection() as tx:
+            is_pending = await tx.fetch_value(
+                _sql.is_pending, environment_id=environment.id, run_id=run_id
+            )
+        if not is_pending:
+            break
+        environment_ids.add(environment.id)
+        created = await create_pending_runs(db, now=now)
+        environment_ids |= created.environment_ids
+        if not created.seen:
+            # Another server has it.
+            await asyncio.sleep(_LOOK_SECONDS)
+    return environment_ids
 
 
 async def delete_refused(db: Database, *, now: datetime) -> None:

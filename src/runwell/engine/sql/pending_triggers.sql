@@ -5,6 +5,17 @@ FROM pending_triggers p
 WHERE p.problem IS NULL AND p.id >= :from_id
 ORDER BY p.id LIMIT :most FOR NO KEY UPDATE SKIP LOCKED;
 
+-- name: is_pending
+-- Whether a run is among the last that were triggered in an environment and are to be made.
+SELECT EXISTS (
+    SELECT FROM (
+        SELECT p.environment_id, p.answers FROM pending_triggers p
+        WHERE p.problem IS NULL ORDER BY p.id DESC LIMIT 1000
+    ) p
+    WHERE p.environment_id = :environment_id
+        AND p.answers @> jsonb_build_array(jsonb_build_object('id', :run_id::text))
+);
+
 -- name: delete_pending_triggers
 -- They are runs now.
 DELETE FROM pending_triggers WHERE id = ANY(:ids::bigint[]);

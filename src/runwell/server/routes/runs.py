@@ -15,7 +15,8 @@ from runwell.core.schemas import (
     TriggerBody,
 )
 from runwell.core.scopes import Resource
-from runwell.engine import canceling, explanations, logs, results, runs
+from runwell.engine import canceling, explanations, logs, pending_triggers, results, runs
+from runwell.engine.environments import Environment
 from runwell.engine.trigger_options import TriggerRequest
 from runwell.engine.triggering import create_run, trigger_run
 from runwell.server import auth, run_filters
@@ -92,6 +93,21 @@ async def trigger(request: Request, backend: Backend) -> Answer:
 async def retrieve(request: Request, backend: Backend) -> Answer:
     """Show a run with its attempts and relatives."""
     environment = await backend.authenticate(request)
+    try:
+        return await _retrieve(request, backend, environment)
+    except RequestError as error:
+        if error.status != 404:
+            raise
+        # One that an application's transaction has committed just now is made at once.
+        run_id = path_text(request, "runId")
+        made = await pending_triggers.settle_run(backend.db, environment, run_id, now=backend.now())
+        if not made:
+            raise
+    backend.wake_dequeuers(tuple(made))
+    return await _retrieve(request, backend, environment)
+
+
+async def _retrieve(request: Request, backend: Backend, environment: Environment) -> Answer:
     # No transaction: it would show no other state, and cost two more round trips.
     async with backend.db.connection() as tx:
         run = await get_allowed_run(request, tx, environment, path_text(request, "runId"))
