@@ -69,6 +69,10 @@ bench: setup ## measure speed and memory, and write bench/RESULTS.md (some minut
 chaos: setup ## restart PostgreSQL at random under 2,000 runs (some minutes; ARGS="--seed N")
 	@$(BIN)/python -m tests.support.chaos $(ARGS)
 
+.PHONY: crash-matrix
+crash-matrix: setup ## all cases of the crash matrix, of which `make test` has a quarter (some minutes)
+	@$(PYTEST) -m "" tests/acceptance/test_crash_matrix.py
+
 .PHONY: crashes
 crashes: setup ## kill processes and lose answers at random failpoints (ARGS="--minutes 10 --seed N")
 	@$(BIN)/python -m tests.support.crashes $(ARGS)

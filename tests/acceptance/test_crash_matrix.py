@@ -7,11 +7,15 @@ from collections.abc import Generator
 
 import pytest
 
-from tests.support.crashes import CASES, crash
+from tests.support.crash_cases import CASES, choose_cases
+from tests.support.crashes import crash
 from tests.support.database import temporary_database
 from tests.support.platform import Platform, open_session, temporary_platform
 
 pytestmark = pytest.mark.timeout(120)
+
+# The others take minutes: `make crash-matrix` has them.
+_BY_EACH_RUN = choose_cases()
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +28,13 @@ def crashing_platform() -> Generator[Platform]:
         yield platform
 
 
-@pytest.mark.parametrize(("work", "point", "action"), CASES)
+@pytest.mark.parametrize(
+    ("work", "point", "action"),
+    [
+        case if case in _BY_EACH_RUN else pytest.param(*case, marks=pytest.mark.whole_matrix)
+        for case in CASES
+    ],
+)
 async def test_nothing_is_lost_or_done_twice(
     crashing_platform: Platform, work: str, point: str, action: str
 ) -> None:

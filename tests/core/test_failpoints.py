@@ -4,11 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from runwell.core import failpoints
+from tests.support.waiting import wait_until_sync
 
 
 def test_nothing_is_armed_without_a_folder_that_says_it_is_for_tests(tmp_path: Path) -> None:
@@ -66,3 +68,19 @@ def test_the_kill_is_a_real_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "here.now").write_text(failpoints.KILL, encoding="utf-8")
     failpoints.reach("now", scope="here", folder=tmp_path)
     assert killed == [(os.getpid(), signal.SIGKILL)]
+
+
+def test_a_point_can_stand_still_until_it_is_let_go(tmp_path: Path) -> None:
+    (tmp_path / "here.now").write_text(failpoints.HOLD, encoding="utf-8")
+    with ThreadPoolExecutor() as threads:
+        held = threads.submit(failpoints.reach, "now", scope="here", folder=tmp_path)
+        wait_until_sync((tmp_path / "here.now.hit").exists, "somebody came by")
+        assert not held.done()
+        (tmp_path / "here.now.hit").rename(tmp_path / "here.now.passed")
+        assert held.result(timeout=5) == failpoints.HOLD
+
+
+def test_nobody_stands_still_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failpoints, "HOLD_SECONDS", 0.0)
+    (tmp_path / "here.now").write_text(failpoints.HOLD, encoding="utf-8")
+    assert failpoints.reach("now", scope="here", folder=tmp_path) == failpoints.HOLD

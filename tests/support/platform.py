@@ -114,7 +114,11 @@ class Platform:
 
     def is_hit(self, point: str) -> bool:
         """Whether a process has come by since it was armed."""
-        return (self.failpoints / f"{point}.hit").exists()
+        return any((self.failpoints / f"{point}.{end}").exists() for end in ("hit", "passed"))
+
+    def release(self, point: str) -> None:
+        """Let the process go on that was armed to stand still at a point."""
+        (self.failpoints / f"{point}.hit").rename(self.failpoints / f"{point}.passed")
 
     def has_lost_a_process(self, point: str) -> bool:
         """Whether the process that a point kills has ended; a worker's own are its own affair."""

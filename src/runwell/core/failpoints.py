@@ -11,6 +11,7 @@ of a worker or a message of a task process; a commit is named after the scope it
 
 import os
 import signal
+import time
 from collections.abc import Mapping
 from contextvars import ContextVar
 from pathlib import Path
@@ -23,8 +24,17 @@ PERMISSION = "processes-of-this-test-may-be-killed"
 KILL = "kill"
 #: Raise a FailpointError.
 FAIL = "fail"
+#: Stand still until the test renames the file once more, for `HOLD_SECONDS` at most.
+HOLD = "hold"
 #: Returned by `reach`: lose what is about to be answered, or the connection.
 LOSE = "lose"
+
+#: The extension of a request's scope that has the way to break its connection.
+BREAKS = "runwell.breaks"
+
+#: How long a process stands still at most.
+HOLD_SECONDS = 10.0
+_POLL_SECONDS = 0.005
 
 _scope: ContextVar[str] = ContextVar("failpoint_scope", default="")
 
@@ -68,4 +78,13 @@ def reach(moment: str, *, scope: str | None = None, folder: Path | None = None) 
         os.kill(os.getpid(), signal.SIGKILL)
     if action == FAIL:
         raise FailpointError(f"the test lets {name} fail")
+    if action == HOLD:
+        _hold(hit)
     return action
+
+
+def _hold(hit: Path) -> None:
+    # The whole process stands still, as it does when a machine has no time for it.
+    ends_at = time.monotonic() + HOLD_SECONDS
+    while hit.exists() and time.monotonic() < ends_at:
+        time.sleep(_POLL_SECONDS)

@@ -144,21 +144,24 @@ class Database:
         """A connection on which every statement commits by itself."""
         with unavailable():
             async with self._pool.acquire(timeout=_CONNECT_SECONDS) as connection:
-                yield Transaction(connection)
+                if not failpoints.ARE_ON:
+                    yield Transaction(connection)
+                else:
+                    # A statement alone has no moment to stop at between its end and its commit.
+                    async with _with_failpoints(connection) as tx:
+                        yield tx
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncGenerator[Transaction]:
         """A transaction: commits at the end of the block, rolls back when the block raises."""
         with unavailable():
-            async with (
-                self._pool.acquire(timeout=_CONNECT_SECONDS) as connection,
-                connection.transaction(),
-            ):
-                yield Transaction(connection)
-                if failpoints.ARE_ON:
-                    await _reach_commit(connection)
-        if failpoints.ARE_ON:
-            failpoints.reach("committed")
+            async with self._pool.acquire(timeout=_CONNECT_SECONDS) as connection:
+                if not failpoints.ARE_ON:
+                    async with connection.transaction():
+                        yield Transaction(connection)
+                else:
+                    async with _with_failpoints(connection) as tx:
+                        yield tx
 
     async def fetch(self, query: Query, **values: Any) -> list[Row]:
         """The rows of one statement, which commits by itself; again when it collided."""
@@ -194,11 +197,20 @@ def unavailable() -> Generator[None]:
         ) from error
 
 
-async def _reach_commit(connection: "asyncpg.pool.PoolConnectionProxy[Row]") -> None:
-    # What only reads has nothing to lose, and is no point of a test.
-    has_written = await connection.fetchval(_sql.has_written.text)
-    if has_written and failpoints.reach("commit") == failpoints.LOSE:
+@contextlib.asynccontextmanager
+async def _with_failpoints(
+    connection: "asyncpg.pool.PoolConnectionProxy[Row]",
+) -> AsyncGenerator[Transaction]:
+    """A transaction that a test can stop before its commit, and after."""
+    async with connection.transaction():
+        yield Transaction(connection)
+        # What only reads has nothing to lose, and is no point of a test.
+        has_written = await connection.fetchval(_sql.has_written.text)
+        if has_written and failpoints.reach("commit") == failpoints.LOSE:
+            connection.terminate()
+    if has_written and failpoints.reach("committed") == failpoints.LOSE:
         connection.terminate()
+        raise asyncpg.ConnectionDoesNotExistError("lost before it said that it has committed")
 
 
 async def _leave_as_it_is(_connection: object) -> None:

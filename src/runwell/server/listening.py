@@ -17,6 +17,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from runwell.core import failpoints
 from runwell.core.errors import ConfigurationError
 
 _BACKLOG = 2048
@@ -130,6 +131,9 @@ class _Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._is_in_head, self._head_bytes = True, 0
         super().on_message_begin()
+        if failpoints.ARE_ON:
+            # A test breaks connections: an application has no other way to.
+            self.scope["extensions"] = {failpoints.BREAKS: {"close": self.transport.close}}
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False

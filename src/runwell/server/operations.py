@@ -138,11 +138,14 @@ def _with_failpoints(operation: Operation) -> Endpoint:
     return carry_out
 
 
-async def _lose(_scope: Scope, _receive: Receive, send: Send) -> None:
+async def _lose(scope: Scope, receive: Receive, send: Send) -> None:
     """Break the connection in the middle of an answer."""
     head = [(b"content-type", b"application/json"), (b"content-length", b"100")]
     await send({"type": "http.response.start", "status": 200, "headers": head})
-    await send({"type": "http.response.body", "body": b"{", "more_body": False})
+    await send({"type": "http.response.body", "body": b"{", "more_body": True})
+    scope["extensions"][failpoints.BREAKS]["close"]()
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def make_routes(operations: Sequence[Operation], backend: Backend) -> list[Route]:
