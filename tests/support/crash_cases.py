@@ -193,6 +193,7 @@ LEFT_OUT: dict[str, str] = {
     "tidying": _TIDIES,
     "span_days": "makes partitions that are not there, under a lock: again it does nothing",
     "backlogs": "only counts",
+    "changes": _TIDIES,
     "packets": _TIDIES,
     "object_store": _TIDIES,
     "old_lines": _TIDIES,
