@@ -83,6 +83,7 @@ CASES: tuple[Case, ...] = (
     *_cases("tick", "schedules", _LOOP),
     *_cases("bulk", "bulk_actions", _LOOP),
     *_cases("delay", "due_runs", _LOOP),
+    *_cases("transaction", "pending_triggers", _LOOP),
     *_cases("expire", "expiry", _LOOP),
     *_cases("lost-worker", "lost_runs", _LOOP),
     *_cases("version", "waiting_runs", _LOOP),

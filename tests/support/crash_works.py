@@ -202,6 +202,17 @@ async def _delay(session: Session) -> list[str]:
     return [await session.trigger("add", {"a": 1, "b": 2}, delay="1s")]
 
 
+async def _trigger_in_transaction(session: Session) -> list[str]:
+    connection = await session.connect()
+    try:
+        async with connection.transaction(), session.tasks.in_transaction(connection):
+            one = await session.trigger("add", {"a": 1, "b": 1})
+            batch = await session.tasks.batch_trigger("add", [{"a": n, "b": 1} for n in range(3)])
+    finally:
+        await connection.close()
+    return [one, *(run.id for run in batch.runs)]
+
+
 async def _expire(session: Session) -> list[str]:
     first = await session.trigger_gated("one-by-one")
     await session.wait_for_execution(first)
@@ -297,6 +308,7 @@ WORKS = {
     "set-up": Work(_set_up),
     "by-url": Work(_answer_by_url),
     "delay": Work(_delay),
+    "transaction": Work(_trigger_in_transaction),
     "expire": Work(_expire, "EXPIRED", needs_worker=True),
     "lost-worker": Work(_lose_worker, needs_worker=True),
     "version": Work(_wait_for_version),

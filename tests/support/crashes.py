@@ -21,7 +21,7 @@ from tests.support.waiting import wait_until
 _MEND_SECONDS = 0.2
 _END_CONNECTIONS = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-WHERE datname = current_database() AND pid <> pg_backend_pid()
+WHERE datname = current_database() AND application_name <> 'tests'
 """
 _NOTHING_IS_OPEN = """
 SELECT 1 WHERE NOT EXISTS (SELECT FROM run_waits) AND NOT EXISTS (SELECT FROM run_wakes)

@@ -242,9 +242,14 @@ class Session:
             case "postgres":
                 _kill_all([self.platform.postmaster_pid])
 
+    async def connect(self) -> "asyncpg.Connection[asyncpg.Record]":
+        """A connection of the test's own, which says so."""
+        settings = {"application_name": "tests"}
+        return await asyncpg.connect(self.platform.dsn, server_settings=settings)
+
     async def fetch(self, query: str, *values: object) -> list[asyncpg.Record]:
         """Ask the database."""
-        connection = await asyncpg.connect(self.platform.dsn)
+        connection = await self.connect()
         try:
             return await connection.fetch(query, *values)
         finally:
