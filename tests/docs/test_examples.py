@@ -18,6 +18,11 @@ from tests.support.waiting import wait_until_sync
 PAGES = list_pages()
 WITH_PYTHON = [page for page in PAGES if any(block.language == "python" for block in page.blocks)]
 WITH_PROGRAMS = [page for page in WITH_PYTHON if page.programs]
+WITH_TESTS = [
+    page
+    for page in WITH_PYTHON
+    if any((block.title or "").startswith("tests/") for block in page.blocks)
+]
 WITH_COMMANDS = [page for page in PAGES if page.commands]
 
 _IMPORT = """
@@ -85,6 +90,12 @@ def test_the_programs_of_a_page_do_what_it_says(
             worker.end()
     finally:
         server.end()
+
+
+@pytest.mark.parametrize("page", WITH_TESTS, ids=name_of)
+def test_the_tests_of_a_page_pass(page: Page, tmp_path: Path) -> None:
+    page.write_project(tmp_path / "project")
+    run_python(tmp_path / "project", "-m", "pytest", "-q", "-p", "runwell.testing.plugin", "tests")
 
 
 def check_output(place: str, expected: str | None, printed: str) -> None:

@@ -47,3 +47,13 @@ async def expire_due_runs(db: Database, *, now: datetime) -> int:
         return len(rows)
 
     return await db.run(act)
+
+
+async def find_next_instant(db: Database, *, has_schedules: bool) -> datetime | None:
+    """The next instant at which anything happens by itself; None when nothing does.
+
+    For whoever moves a clock: delays, backoffs, waits, times to live, rate limits, and with
+    `has_schedules` the ticks of schedules.
+    """
+    rows = await db.fetch(_sql.find_next_instant, has_schedules=has_schedules)
+    return rows[0]["due_at"]

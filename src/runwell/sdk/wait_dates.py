@@ -1,14 +1,29 @@
 """The dates that waits are until, and the events that they are for, read from what users give."""
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 from runwell.client.options import read_instant
 from runwell.core.payloads import Json
+from runwell.core.timing import Clock, SystemClock
 from runwell.core.waits import DateWait
 
 # A century: the most that a date can be away.
 _MAX_WAIT = timedelta(days=36_525)
+# A test that skips time gives all runs of its process another one.
+_clock: Clock = SystemClock()
+
+
+@contextmanager
+def use_clock(clock: Clock) -> Generator[None]:
+    """Count the lengths of waits from another clock's time, in all of this process."""
+    global _clock
+    before, _clock = _clock, clock
+    try:
+        yield
+    finally:
+        _clock = before
 
 
 def event_match(name: str, wanted: Mapping[str, Json] | None) -> dict[str, object]:
@@ -38,7 +53,7 @@ def date_after(length: timedelta, months: int) -> datetime:
         raise ValueError("wait.for_: months and years are numbers from 0 on")
     if length > _MAX_WAIT or months > 1_200:
         raise ValueError("wait.for_ waits for a century at most")
-    now = datetime.now(UTC)
+    now = _clock.now()
     return _add_months(now, months) + length if months else now + length
 
 
@@ -54,6 +69,6 @@ def _add_months(instant: datetime, months: int) -> datetime:
 def read_date(date: datetime, *, throw_if_in_the_past: bool) -> datetime:
     """An aware instant in UTC; raises ValueError."""
     instant = read_instant("wait.until", date).astimezone(UTC)
-    if throw_if_in_the_past and instant < datetime.now(UTC):
+    if throw_if_in_the_past and instant < _clock.now():
         raise ValueError(f"wait.until: {instant.isoformat()} is in the past")
     return instant

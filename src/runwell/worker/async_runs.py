@@ -76,8 +76,13 @@ class AsyncRuns:
 
     def close(self) -> None:
         """There is no further run: generators that nobody finished run their `finally` now."""
-        if self._is_rehearsal:
-            self._loop.close()
+        try:
+            self._end_generators()
+        finally:
+            if self._is_rehearsal:
+                self._loop.close()
+
+    def _end_generators(self) -> None:
         # asyncio's own loop knows them; of another one's it is not known, and it is asked.
         if self._loop.is_closed() or not getattr(self._loop, "_asyncgens", True):
             return

@@ -16,3 +16,14 @@ SELECT min(due_at) AS due_at FROM run_timers;
 SELECT r.id FROM queued_runs q JOIN runs r ON r.id = q.run_id
 WHERE q.expires_at <= :now AND r.execution_status = 'QUEUED'
 ORDER BY q.expires_at LIMIT :most FOR NO KEY UPDATE OF r, q SKIP LOCKED;
+
+-- name: find_next_instant
+-- The next instant at which anything happens by itself, if nothing else does before.
+SELECT least(
+    (SELECT min(due_at) FROM run_timers),
+    (SELECT min(due_at) FROM waitpoints WHERE status = 'PENDING'),
+    (SELECT min(expires_at) FROM queued_runs),
+    (SELECT min(reopens_at) FROM queue_rates WHERE reopens_at < 'infinity'),
+    (SELECT min(blocked_until) FROM subqueues WHERE blocked_until < 'infinity'),
+    CASE WHEN :has_schedules::boolean THEN (SELECT min(due_at) FROM schedules) END
+) AS due_at;

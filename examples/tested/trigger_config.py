@@ -1,0 +1,3 @@
+from runwell import define_config
+
+config = define_config(dirs=["trigger"])
