@@ -2,7 +2,8 @@
 
 A block of Python has a `title`, the file it stands for. Files in `trigger/` are task files, the
 config file is one, those in `tests/` are for pytest, and any other is a program that is run in the
-project's folder, in the order of the page. A block `output` after a program is what it prints; `...` stands for anything.
+project's folder, in the order of the page. A block `output` after a program is what it prints;
+`...` stands for anything.
 """
 
 import re

@@ -1,6 +1,7 @@
 """An attempt of a run on a thread of the tests' process, with what a process gives one."""
 
 import asyncio
+import secrets
 import sys
 import threading
 import time
@@ -19,7 +20,7 @@ from runwell.core.errors import (
 from runwell.core.metadata import Metadata, Operation, Target
 from runwell.core.payloads import STORE_TYPE, Json, decode_packet
 from runwell.core.protocol import DequeuedRun, TaskManifest
-from runwell.core.spans import CapturedLine
+from runwell.core.spans import CapturedLine, Span, SpanEvent
 from runwell.core.timing import Clock
 from runwell.core.waits import Wait, WaitOutcome
 from runwell.sdk.config import Config
@@ -82,6 +83,7 @@ class Attempt:
         self.pending: set[str] = set()
         self.received: list[str] = []
         self.lines: list[CapturedLine] = []
+        self.spans: list[Span] = []
         self.metadata = MetadataCollector()
         self.tracer: Tracer | None = None
         self.raised: RunStopped | None = None
@@ -168,6 +170,10 @@ class Attempt:
                 attributes=clean_attributes(attributes),
             )
             self.lines.append(line)
+
+    def begin_span(self, name: str, attributes: Mapping[str, Json]) -> "_TestedSpan":
+        """A span, stored with the attempt's lines when it ends."""
+        return _TestedSpan(name, attributes, self._clock, self.spans.append)
 
     def change_metadata(self, target: Target, operation: Operation) -> None:
         """A change of `metadata`."""
@@ -318,6 +324,47 @@ class Attempt:
     def _on_frame(self, found: Frame) -> None:
         with self.lock:
             self.metadata.add(MetadataChange.model_validate_json(found.body))
+
+
+class _TestedSpan:
+    """A span that goes on."""
+
+    def __init__(
+        self,
+        name: str,
+        attributes: Mapping[str, Json],
+        clock: Clock,
+        store: Callable[[Span], None],
+    ) -> None:
+        self._name = name
+        self._attributes = dict(attributes)
+        self._events: list[SpanEvent] = []
+        self._clock = clock
+        self._store = store
+        self._started_at = clock.now()
+
+    def set(self, attributes: Mapping[str, Json]) -> None:
+        """Attributes, in place of those with the same names."""
+        self._attributes.update(attributes)
+
+    def add_event(self, name: str, attributes: Mapping[str, Json]) -> None:
+        """Something happened now."""
+        now = self._clock.now()
+        self._events.append(SpanEvent(name=name, time=now, attributes=dict(attributes)))
+
+    def end(self, error: BaseException | None) -> None:
+        """The block is over."""
+        self._store(
+            Span(
+                span_id=secrets.token_hex(8),
+                name=self._name,
+                started_at=self._started_at,
+                ended_at=self._clock.now(),
+                is_error=error is not None,
+                attributes=self._attributes,
+                events=self._events,
+            )
+        )
 
 
 class _LocalInbox(Inbox):

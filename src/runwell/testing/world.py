@@ -51,7 +51,7 @@ from runwell.worker.retrying import AttemptFailure
 
 # What happens by itself in a server, as far as a test can see it.
 _LOOPS = ("due_runs", "rate_limits", "expiry", "schedules", "dates", "waits", "cancels")
-_OTHER_LOOPS = ("bulk_actions", "empty_subqueues")
+_OTHER_LOOPS = ("pending_triggers", "bulk_actions", "empty_subqueues")
 # A run that executes may trigger others meanwhile.
 _PATIENCE_SECONDS = 0.01
 _MAX_RUNS = 100
@@ -269,18 +269,20 @@ class World:
         with attempt.lock:
             metadata = attempt.metadata.take()
             lines, attempt.lines = attempt.lines, []
+            spans, attempt.spans = attempt.spans, []
         reports: list[RunReport] = []
         if metadata is not None:
             reports.append(
                 MetadataReport(run_id=run_id, snapshot_id=snapshot_id, metadata=metadata)
             )
-        if lines:
+        if lines or spans:
             reports.append(
                 LogsReport(
                     run_id=run_id,
                     snapshot_id=snapshot_id,
                     attempt_number=attempt.run.attempt_number,
                     lines=lines,
+                    spans=spans,
                 )
             )
         if reports:
