@@ -83,7 +83,12 @@ def test_the_programs_of_a_page_do_what_it_says(
             wait_until_sync(lambda: bool(worker.task_processes), "the worker is there", timeout=30)
             for program in page.programs:
                 printed = run_python(
-                    folder, program.title, TRIGGER_API_URL=server.url, TRIGGER_SECRET_KEY=key
+                    folder,
+                    program.title,
+                    TRIGGER_API_URL=server.url,
+                    TRIGGER_SECRET_KEY=key,
+                    # For applications that share it.
+                    DATABASE_URL=database_url,
                 )
                 check_output(f"{page.name}:{program.line}", program.output, printed)
         finally:
