@@ -1,9 +1,9 @@
 """The examples of the documentation: fenced blocks of a page, read into a project that can run.
 
-A block of Python has a `title`, the file it stands for. Files in `trigger/` are task files, the
-config file is one, those in `tests/` are for pytest, and any other is a program that is run in the
-project's folder, in the order of the page. A block `output` after a program is what it prints;
-`...` stands for anything.
+A block of Python has a `title`, the file it stands for. Files in `trigger/` are task files, those
+in `tests/` are for pytest, those in other folders are modules, the config file is one, and any
+other is a program that is run in the project's folder, in the order of the page. A block `output`
+after a program is what it prints; `...` stands for anything.
 """
 
 import re
@@ -83,8 +83,8 @@ class Page:
 
 
 def is_program(title: str) -> bool:
-    """Whether a file is run, and not imported as a task file or a config file."""
-    return not title.startswith(("trigger/", "tests/")) and title != CONFIG_FILE
+    """Whether a file is run, and not imported as a task file, a module or a config file."""
+    return "/" not in title and title != CONFIG_FILE
 
 
 def read_page(path: Path) -> Page:

@@ -37,8 +37,8 @@ def define_django_tasks(
     """Let the workers of this project execute what Django enqueues; called in a task file.
 
     Sets Django up with `settings_module`, unless `DJANGO_SETTINGS_MODULE` says which settings; and
-    defines the Runwell task and the queues of the backend of this alias. Raises ConfigurationError
-    when that backend is not a RunwellBackend.
+    defines the Runwell task of the backend of this alias, and the queues of all backends with the
+    same `task_id`. Raises ConfigurationError when that backend is not a RunwellBackend.
 
     Example:
         # trigger/django_tasks.py
@@ -54,7 +54,7 @@ def define_django_tasks(
             f"TASKS['{backend}'] is no RunwellBackend: its BACKEND is to be "
             "'runwell.django.RunwellBackend'"
         )
-    for name in sorted(found.queues):
+    for name in sorted(list_queues(found.task_id)):
         queue(name)
 
     def django_task(request: Json, *, ctx: RunContext) -> object:
@@ -64,6 +64,13 @@ def define_django_tasks(
     connections.close_all()
     define = define_task(id=found.task_id, description="Tasks of Django")
     return define(django_task)
+
+
+def list_queues(task_id: str) -> set[str]:
+    """The names of the queues of all backends whose tasks are runs of a Runwell task."""
+    backends: list[object] = [task_backends[alias] for alias in task_backends]
+    ours = [each for each in backends if isinstance(each, RunwellBackend)]
+    return {name for each in ours if each.task_id == task_id for name in each.queues}
 
 
 def execute(request: TaskRequest, ctx: RunContext) -> object:

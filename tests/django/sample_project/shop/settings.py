@@ -7,6 +7,7 @@ TASKS = {
     "default": {"BACKEND": "runwell.django.RunwellBackend", "QUEUES": ["default", "mails"]},
     "patient": {
         "BACKEND": "runwell.django.RunwellBackend",
+        "QUEUES": ["slow"],
         "OPTIONS": {"max_attempts": 2, "priority_step": "1s"},
     },
 }

@@ -25,7 +25,7 @@ async def name_result(context: TaskContext, word: str) -> list[Any]:
     return [result.id, context.attempt, word]
 
 
-@task(backend="patient", takes_context=True)
+@task(backend="patient", queue_name="slow", takes_context=True)
 def work_later(context: TaskContext) -> int:
     """Fail at first."""
     if context.attempt == 1:
