@@ -147,3 +147,28 @@ def test_schedules_tick_while_time_passes(runwell_test: RunwellTest) -> None:
 
     runwell_test.advance("3d")
     assert len(runwell_test.runs(daily)) == 3
+
+
+def test_crash_points_tell_what_runs_twice(runwell_test: RunwellTest) -> None:
+    effects: list[str] = []
+
+    @task(id="pays")
+    async def pays() -> str:
+        effects.append("paid")
+        await wait.for_(days=1)
+        effects.append("thanked")
+        return "done"
+
+    report = runwell_test.crash_points(pays)
+    assert [crash.where for crash in report.crashes] == [
+        "before a wait is stored",
+        "after a wait is stored",
+        "when a wait is over",
+        "before its end is stored",
+    ]
+    assert {crash.status for crash in report.crashes} == {"COMPLETED"}
+    repeated = [[text for _, text in crash.repeated] for crash in report.crashes]
+    assert all('effects.append("paid")' in texts for texts in repeated)
+    assert ['effects.append("thanked")' in texts for texts in repeated] == [False] * 3 + [True]
+    assert effects.count("paid") == 9
+    assert "ran again" in str(report)

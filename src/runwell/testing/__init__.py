@@ -8,12 +8,14 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from runwell.testing.crashing import Crash as Crash
+    from runwell.testing.crashing import CrashReport as CrashReport
     from runwell.testing.kit import RunwellTest as RunwellTest
     from runwell.testing.kit import TestedRun as TestedRun
 
-__all__ = ["RunwellTest", "TestedRun"]
+__all__ = ["Crash", "CrashReport", "RunwellTest", "TestedRun"]
 
-_HOMES = {"RunwellTest": "kit", "TestedRun": "kit"}
+_HOMES = {"Crash": "crashing", "CrashReport": "crashing", "RunwellTest": "kit", "TestedRun": "kit"}
 
 
 def __getattr__(name: str) -> object:

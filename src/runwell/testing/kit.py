@@ -30,6 +30,7 @@ from runwell.sdk.task import AnyTask, Task
 from runwell.sdk.wait_dates import use_clock
 from runwell.testing.attempts import Attempt
 from runwell.testing.clock import SkippingClock
+from runwell.testing.crashing import Crash, CrashPlan, CrashReport
 from runwell.testing.host import Host
 from runwell.testing.world import World, open_world
 from runwell.worker.messages import Surroundings
@@ -217,6 +218,39 @@ class RunwellTest:
         listed = self._runs.list(limit=100)
         found = [item for item in listed if task is None or item.task_identifier == task.id]
         return [self.retrieve(item.id) for item in reversed(found)]
+
+    def crash_points(self, task: AnyTask, payload: object = None) -> CrashReport:
+        """Run a task, and again for each of its durable boundaries, at which the worker dies.
+
+        The report, also printed, says which lines of the task's file ran again, and whether there
+        were more child runs. What those lines do outside happens twice.
+        """
+        calm, children = self._crash(task, payload, None)
+        crashes: list[Crash] = []
+        for number, where in enumerate(calm.places):
+            plan, run = self._crash(task, payload, number)
+            crashes.append(
+                Crash(
+                    where=where,
+                    status=run.status,
+                    repeated=plan.list_repeated(),
+                    additional_children=len(run.children) - len(children.children),
+                )
+            )
+        report = CrashReport(task_id=task.id, crashes=crashes)
+        sys.stdout.write(str(report))
+        return report
+
+    def _crash(
+        self, task: AnyTask, payload: object, dies_at: int | None
+    ) -> tuple[CrashPlan, TestedRun]:
+        plan = CrashPlan(task, dies_at)
+        plan.run_id = self.trigger(task, payload)
+        self.on_attempt, self.world.at_boundary = plan.watch, plan.reach
+        try:
+            return plan, self.finish(plan.run_id)
+        finally:
+            self.on_attempt = self.world.at_boundary = None
 
     def _load(self, run: Run[object]) -> TestedRun:
         related = run.related_runs
