@@ -134,6 +134,7 @@ async def ask(served: Served, operation: Operation, token: str) -> httpx.Respons
         path_of(operation),
         headers={"authorization": f"Bearer {token}"},
         json={"items": [{"task": "x"}]} if operation.name in BY_BODY else None,
+        params={"tags": "x"} if operation.name == "followTags" else None,
     )
 
 

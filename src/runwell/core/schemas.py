@@ -328,6 +328,12 @@ class MetadataAnswer(ApiModel):
     flushed: str | None = None
 
 
+class CreatedStream(ApiModel):
+    """How a stream is to be written: `v1` is by POST to the URL that was asked."""
+
+    version: str
+
+
 class MessageAnswer(ApiModel):
     """What was done, as a sentence."""
 

@@ -15,6 +15,7 @@ from runwell.engine import (
     packets,
     pending_triggers,
     rate_limits,
+    run_streams,
     spans,
     ticks,
     timers,
@@ -241,6 +242,13 @@ def _list_storage_loops(
 
     loops = [
         Loop(name="span_days", interval_seconds=_DAYS_SECONDS, tick=keep_span_days),
+        Loop(
+            name="old_streams",
+            interval_seconds=60.0,
+            tick=lambda: run_streams.delete_old_streams(db, now=clock.now()),
+            full=run_streams.SWEEP_STREAMS,
+            rest_seconds=_REST_SECONDS,
+        ),
         Loop(name="packets", interval_seconds=30.0, tick=sweep_packets, full=packets.BATCH),
         Loop(name="object_store", interval_seconds=600.0, tick=tidy_store),
     ]

@@ -131,6 +131,11 @@ ACCESS: Final[dict[str, Access]] = {
     "followRun": READ_RUN,
     "followTags": READ_TAGS,
     "followBatch": READ_BATCH,
+    "readStream": READ_RUN,
+    "writeStream": SECRET,
+    "writeOwnStream": SECRET,
+    "createStream": SECRET,
+    "findStreamPosition": SECRET,
     # Bulk actions.
     "createBulkAction": SECRET,
     "countBulkAction": SECRET,

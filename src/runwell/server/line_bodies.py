@@ -18,22 +18,34 @@ async def read_lines(request: Request, *, limit: int) -> AsyncGenerator[tuple[in
     Raises RequestError 413 for a line of more than `limit` bytes and 408 when nothing comes for a
     minute, and ClientGoneError when the stream breaks.
     """
+    async for lines in read_line_groups(request, limit=limit):
+        for numbered in lines:
+            yield numbered
+
+
+async def read_line_groups(
+    request: Request, *, limit: int, idle_seconds: float = _IDLE_SECONDS
+) -> AsyncGenerator[list[tuple[int, bytes]]]:
+    """The same, as many at a time as have come in together; 408 after `idle_seconds` of nothing."""
     rest, number = bytearray(), 0
     is_last = False
     while not is_last:
-        part, is_last = await _receive(request)
+        part, is_last = await _receive(request, idle_seconds)
         searched = len(rest)
         rest += part
+        lines: list[tuple[int, bytes]] = []
         while (end := rest.find(b"\n", searched)) >= 0:
             number, searched = number + 1, 0
             line = bytes(rest[:end])
             del rest[: end + 1]
             _check(line, number, limit)
             if line.strip():
-                yield number, line
+                lines.append((number, line))
+        if lines:
+            yield lines
         _check(rest, number + 1, limit)
     if rest.strip():
-        yield number + 1, bytes(rest)
+        yield [(number + 1, bytes(rest))]
 
 
 def _check(line: bytes | bytearray, number: int, limit: int) -> None:
@@ -43,13 +55,13 @@ def _check(line: bytes | bytearray, number: int, limit: int) -> None:
         )
 
 
-async def _receive(request: Request) -> tuple[bytes, bool]:
+async def _receive(request: Request, idle_seconds: float) -> tuple[bytes, bool]:
     try:
-        async with asyncio.timeout(_IDLE_SECONDS):
+        async with asyncio.timeout(idle_seconds):
             message = await request.receive()
     except TimeoutError:
         raise RequestError(
-            408, f"nothing more of the body came for {_IDLE_SECONDS:.0f} seconds"
+            408, f"nothing more of the body came for {idle_seconds:.0f} seconds"
         ) from None
     if message["type"] == "http.disconnect":
         raise ClientGoneError

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -75,14 +75,24 @@ class Polls:
 
         The request's body must have been read. Whoever waits may complete it with True.
         """
+        with self.until_stop() as end:
+            watcher = asyncio.create_task(_watch(request, end), name="disconnect")
+            try:
+                yield end
+            finally:
+                await _cancel(watcher)
+
+    @contextlib.contextmanager
+    def until_stop(self) -> Generator[asyncio.Future[bool]]:
+        """A future that is done, with False, once the server stops."""
         end = asyncio.get_running_loop().create_future()
         self._ends.add(end)
-        watcher = asyncio.create_task(_watch(request, end), name="disconnect")
+        if self.is_stopping:
+            end_wait(end)
         try:
             yield end
         finally:
             self._ends.discard(end)
-            await _cancel(watcher)
 
 
 async def _watch(request: Request, end: asyncio.Future[bool]) -> None:
