@@ -129,6 +129,16 @@ async def test_a_writer_with_a_name_goes_on_after_its_connection_broke(database_
             assert [line async for line in lines if line.startswith("data")] == ["data: 2"]
 
 
+async def test_a_writer_may_send_its_chunks_in_several_requests(database_url: str) -> None:
+    async with serving(database_url) as served:
+        run_id = await served.trigger()
+        async with reading(served, run_id) as lines:
+            await write(served, run_id, "1", x_client_id="a", x_stream_continues="true")
+            assert await next_chunk(lines) == "1"
+            await write(served, run_id, "2", x_client_id="a", x_resume_from_chunk="1")
+            assert [line async for line in lines if line.startswith("data")] == ["data: 2"]
+
+
 async def test_a_child_writes_to_the_streams_of_its_parent_and_root(database_url: str) -> None:
     async with serving(database_url) as served:
         root = await served.trigger()

@@ -6,7 +6,8 @@ with the end of the attempt, whatever becomes of the process. Outside of a run n
 
 import copy
 import time
-from typing import Final
+from collections.abc import AsyncIterable, Iterable
+from typing import Final, TypeVar
 
 from runwell.client.metadata_changes import MetadataWriter
 from runwell.client.transport import Flow, Pause
@@ -14,6 +15,9 @@ from runwell.core.metadata import Metadata, Operation, Target
 from runwell.core.payloads import Json
 from runwell.sdk.client import default_client, runs
 from runwell.sdk.runtime import Runtime, find_runtime
+from runwell.sdk.streams import BlockingMetadataStream, MetadataStream
+
+T = TypeVar("T")
 
 _FLUSH_SECONDS = 60.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.01, 0.5
@@ -35,23 +39,27 @@ class RelatedMetadata(MetadataWriter):
             runtime.change_metadata(self._target, operation)
 
 
+class StreamingMetadata(RelatedMetadata):
+    """The same, and streams of that run."""
+
+    def stream(self, key: str, source: AsyncIterable[T]) -> MetadataStream[T]:
+        """Send values to whoever reads the stream `key`, while they are passed on."""
+        return MetadataStream(self._target, key, source)
+
+
+class BlockingStreamingMetadata(RelatedMetadata):
+    """The same, and streams of that run, blocking the caller."""
+
+    def stream(self, key: str, source: Iterable[T]) -> BlockingMetadataStream[T]:
+        """Send values to whoever reads the stream `key`, while they are passed on."""
+        return BlockingMetadataStream(self._target, key, source)
+
+
 class _CurrentMetadata(RelatedMetadata):
     """What both ways of calling have."""
 
     def __init__(self) -> None:
         super().__init__("run")
-        self._parent = RelatedMetadata("parent")
-        self._root = RelatedMetadata("root")
-
-    @property
-    def parent(self) -> MetadataWriter:
-        """The metadata of the run that triggered this one; its own without one."""
-        return self._parent
-
-    @property
-    def root(self) -> MetadataWriter:
-        """The metadata of the first run of the line, which no other one triggered."""
-        return self._root
 
     def current(self) -> dict[str, Json] | None:
         """A copy of the metadata as this run has it; None outside of a run.
@@ -67,7 +75,7 @@ class _CurrentMetadata(RelatedMetadata):
         return None if runtime is None else copy.deepcopy(runtime.read_metadata().get(key))
 
 
-class RunMetadata(_CurrentMetadata):
+class RunMetadata(_CurrentMetadata, StreamingMetadata):
     """The metadata of the current run, up to 256 KB of JSON.
 
     Example:
@@ -79,6 +87,16 @@ class RunMetadata(_CurrentMetadata):
         ...         metadata.increment("done").append("log", f"imported {row}")
         ...     metadata.parent.increment("imports")
     """
+
+    @property
+    def parent(self) -> StreamingMetadata:
+        """The metadata of the run that triggered this one; its own without one."""
+        return StreamingMetadata("parent")
+
+    @property
+    def root(self) -> StreamingMetadata:
+        """The metadata of the first run of the line, which no other one triggered."""
+        return StreamingMetadata("root")
 
     async def flush(self) -> None:
         """Wait until all changes until now are stored; ApiError or TimeoutError if they aren't."""
@@ -93,7 +111,7 @@ class RunMetadata(_CurrentMetadata):
             runtime.replace_metadata(await default_client.run(_flush_flow(runtime)))
 
 
-class BlockingRunMetadata(_CurrentMetadata):
+class BlockingRunMetadata(_CurrentMetadata, BlockingStreamingMetadata):
     """The metadata of the current run, up to 256 KB of JSON; what waits blocks the caller.
 
     Example:
@@ -104,6 +122,16 @@ class BlockingRunMetadata(_CurrentMetadata):
         ...     metadata.set("total", len(rows))
         ...     metadata.flush()
     """
+
+    @property
+    def parent(self) -> BlockingStreamingMetadata:
+        """The metadata of the run that triggered this one; its own without one."""
+        return BlockingStreamingMetadata("parent")
+
+    @property
+    def root(self) -> BlockingStreamingMetadata:
+        """The metadata of the first run of the line, which no other one triggered."""
+        return BlockingStreamingMetadata("root")
 
     def flush(self) -> None:
         """Wait until all changes until now are stored; ApiError or TimeoutError if they aren't."""

@@ -27,6 +27,8 @@ from runwell.server.stream_answers import StreamAnswer
 
 _WRITER_HEADER, _FIRST_HEADER = "x-client-id", "x-resume-from-chunk"
 _WRITER_CHARACTERS = 128
+# Said by a writer with a name that sends its chunks in several requests.
+_CONTINUES_HEADER = "x-stream-continues"
 # A task may think for long between two chunks.
 _IDLE_SECONDS = 3_600.0
 _MAX_TIMEOUT_SECONDS = 600
@@ -60,7 +62,8 @@ async def write(request: Request, backend: Backend) -> Answer:
         if name is None or error.status not in (408, 503):
             await _close(backend, writer)
         raise
-    await _close(backend, writer)
+    if name is None or request.headers.get(_CONTINUES_HEADER) != "true":
+        await _close(backend, writer)
     return Answer(b"")
 
 
@@ -204,6 +207,11 @@ _WRITE_PARAMETERS = (
         place="header",
         type="integer",
         description="The number that the first line has for the writer, from 0 on",
+    ),
+    Parameter(
+        name=_CONTINUES_HEADER,
+        place="header",
+        description="`true`: this writer will send more, so the stream stays open",
     ),
 )
 _WRITE_REFUSALS = (
