@@ -5,6 +5,9 @@ from typing import Any
 
 import pytest
 
+from runwell.engine import schedules
+from runwell.engine.db import Transaction
+from runwell.engine.schedules import ScheduleRule
 from tests.dashboard.showing import Shown, showing
 from tests.support.factories import complete, make_task, start, write_lines
 
@@ -27,6 +30,7 @@ async def test_every_page_says_what_to_do_while_there_is_nothing(database_url: s
         assert "runwell trigger" in await shown.page("runs")
         assert "runwell init" in await shown.page("tasks")
         assert "runwell dev" in await shown.page("queues")
+        assert "runwell dev" in await shown.page("schedules")
 
 
 async def test_a_run_is_listed_and_shown_with_all_it_has(database_url: str) -> None:
@@ -169,3 +173,29 @@ async def test_tasks_show_their_last_day(database_url: str) -> None:
         row = text.partition('id="task-add"')[2].partition("</tr>")[0]
         assert "1 runs, 0 failed" in row
         assert '<td class="right">1</td>' in row
+
+
+async def test_schedules_are_stopped_started_and_deleted(database_url: str) -> None:
+    async with showing(database_url) as shown:
+        scene = shown.scene
+        await scene.register(make_task("add", trigger_source="schedule"))
+
+        async def create(tx: Transaction) -> str:
+            rule = ScheduleRule(task_id="add", cron="0 5 * * *", external_id=HOSTILE)
+            made = await schedules.create_schedule(
+                tx, scene.environment, rule, deduplication_key="a", now=scene.now
+            )
+            return made.public_id
+
+        schedule_id = await scene.db.run(create)
+        text = await shown.page("schedules")
+        assert "0 5 * * *" in text
+        assert "<script>alert" not in text
+        await shown.client.post(shown.path(f"schedules/{schedule_id}/deactivate"))
+        assert "Inactive" in await shown.page("schedules")
+        await shown.client.post(shown.path(f"schedules/{schedule_id}/activate"))
+        assert "Inactive" not in await shown.page("schedules")
+        await shown.client.post(shown.path(f"schedules/{schedule_id}/delete"))
+        assert "No schedules yet" in await shown.page("schedules")
+        gone = await shown.client.post(shown.path(f"schedules/{schedule_id}/delete"))
+        assert gone.status_code == 404

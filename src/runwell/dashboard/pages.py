@@ -2,7 +2,7 @@
 
 from starlette.types import ASGIApp
 
-from runwell.dashboard import queues, run, runs, tasks
+from runwell.dashboard import queues, run, runs, schedules, tasks
 from runwell.dashboard.site import Action, Page, Site
 from runwell.server.backend import Backend
 
@@ -11,6 +11,7 @@ PAGES: tuple[Page, ...] = (
     Page(path="/runs/{run}", read=run.show_run),
     Page(path="/tasks", read=tasks.show_tasks),
     Page(path="/queues", read=queues.show_queues),
+    Page(path="/schedules", read=schedules.show_schedules),
 )
 
 ACTIONS: tuple[Action, ...] = (
@@ -19,6 +20,9 @@ ACTIONS: tuple[Action, ...] = (
     Action(path="/queues/{queue}/pause", act=queues.pause),
     Action(path="/queues/{queue}/resume", act=queues.resume),
     Action(path="/queues/{queue}/limit", act=queues.set_limit),
+    Action(path="/schedules/{schedule}/activate", act=schedules.activate),
+    Action(path="/schedules/{schedule}/deactivate", act=schedules.deactivate),
+    Action(path="/schedules/{schedule}/delete", act=schedules.delete),
     Action(path="/pause", act=queues.pause_environment),
     Action(path="/resume", act=queues.resume_environment),
 )

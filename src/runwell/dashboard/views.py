@@ -80,7 +80,10 @@ NAVIGATION: tuple[tuple[str, tuple[NavigationLink, ...]], ...] = (
     ),
     (
         "Manage",
-        (NavigationLink(name="queues", label="Queues", page="queues", key="q"),),
+        (
+            NavigationLink(name="queues", label="Queues", page="queues", key="q"),
+            NavigationLink(name="schedules", label="Schedules", page="schedules", key="s"),
+        ),
     ),
 )
 
