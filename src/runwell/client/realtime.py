@@ -16,6 +16,7 @@ from runwell.client.api import ApiClient
 from runwell.client.options import Retry
 from runwell.client.packets import fetch_flow
 from runwell.client.run_handles import RunHandle, RunReference, path_id
+from runwell.client.streams import StreamReader
 from runwell.client.transport import (
     ApiConnectionError,
     Call,
@@ -180,6 +181,10 @@ class RunSubscriptions:
             raise ValueError("a tag with a comma can't be followed: it would be taken for two")
         query = {"tags": ",".join(tags)}
         return RunSubscription(self._client, "/realtime/v1/runs", query, ends=False)
+
+    def fetch_stream(self, run: RunReference, key: str) -> StreamReader:
+        """Read what a task sends by `metadata.stream`, from the first value on."""
+        return StreamReader(self._client, run, key)
 
     def subscribe_to_batch(self, batch: str | _HasBatchId) -> RunSubscription[Json]:
         """Follow all runs of a batch, named by its id or its handle."""

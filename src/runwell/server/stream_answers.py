@@ -42,6 +42,8 @@ class StreamAnswer:
     key: str
     after: int
     idle_seconds: float | None
+    #: End as soon as something has been sent.
+    is_once: bool = False
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         """Send it."""
@@ -67,6 +69,8 @@ class StreamAnswer:
             if found.is_over:
                 return True
             if found.chunks:
+                if self.is_once:
+                    return False
                 continue
             if self.idle_seconds is not None and now - chunk_at >= self.idle_seconds:
                 return False

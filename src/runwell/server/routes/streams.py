@@ -82,6 +82,7 @@ async def read(request: Request, backend: Backend) -> ASGIApp:
         key=key,
         after=_last_event(request),
         idle_seconds=_number(request, "timeout-seconds", most=_MAX_TIMEOUT_SECONDS),
+        is_once=request.query_params.get("once") == "true",
     )
 
 
@@ -274,6 +275,11 @@ operations: list[Operation] = [
                 place="header",
                 type="integer",
                 description="End after so long without a chunk, 600 at most",
+            ),
+            Parameter(
+                name="once",
+                type="boolean",
+                description="End as soon as there were chunks",
             ),
         ),
         refusals=(_NO_RUN,),
