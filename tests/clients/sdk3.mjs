@@ -270,4 +270,19 @@ test("errors have the classes of the SDK", async () => {
   );
 });
 
+test("values that a task sends are read by a subscription with streams", async () => {
+  const words = ["one", "two\nlines", "three"];
+  const handle = await tasks.trigger("say-words", words);
+  const read = [];
+  let ended;
+  // The loop of this SDK doesn't end by itself.
+  for await (const part of runs.subscribeToRun(handle.id).withStreams()) {
+    if (part.type === "words") read.push(part.chunk);
+    else if (part.run.finishedAt) ended = part.run;
+    if (ended && read.length >= words.length) break;
+  }
+  assert.deepEqual(read, words);
+  assert.equal(ended.output, 3);
+});
+
 await runAll();

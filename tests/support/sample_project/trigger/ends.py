@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import TypedDict
 
@@ -82,3 +83,14 @@ def need_memory(megabytes: int, *, ctx: RunContext) -> str:
     assert held
     assert ctx.machine
     return ctx.machine.name
+
+
+@task(id="say-words")
+async def say_words(words: list[str]) -> int:
+    """Send words to a stream, one after the other."""
+
+    async def source() -> AsyncGenerator[str]:
+        for word in words:
+            yield word
+
+    return await metadata.stream("words", source())
