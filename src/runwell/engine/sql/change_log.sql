@@ -1,6 +1,8 @@
 -- name: begin
--- Where the log of changes is, which of its last entries can be seen, and the view of this moment.
-SELECT pg_current_snapshot()::text AS view, q.last_value AS high, ARRAY(
+-- Where the log of changes is, which of its last entries can be seen, and the view of this moment. A
+-- sequence that nobody has asked yet says 1, as if that had been given.
+SELECT pg_current_snapshot()::text AS view,
+    CASE WHEN q.is_called THEN q.last_value ELSE 0 END AS high, ARRAY(
     SELECT s.id FROM run_snapshots s WHERE s.id > q.last_value - :behind
     UNION ALL
     SELECT c.id FROM run_changes c WHERE c.id > q.last_value - :behind
