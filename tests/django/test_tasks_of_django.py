@@ -11,6 +11,7 @@ import asyncpg
 import django
 import pytest
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.functional import empty
 from django_tasks import TaskResult, TaskResultStatus, task_backends
 from django_tasks.exceptions import InvalidTaskError, TaskResultDoesNotExist
 from django_tasks.signals import task_enqueued
@@ -41,6 +42,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory, shop_database: str) -> Genera
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "path", [str(PROJECT), *sys.path])
         patch.setenv("DJANGO_SETTINGS_MODULE", "shop.settings")
+        # Other tests of this process may have given Django settings of theirs.
+        patch.setattr("django.conf.settings._wrapped", empty)
         django.setup()
         tasks = importlib.import_module("shop.tasks")
         server = ServerProcess(folder / "server", database_url=shop_database)

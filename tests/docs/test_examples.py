@@ -12,6 +12,7 @@ import pytest
 
 from runwell.cli.main import main
 from tests.docs.examples import Page, list_pages
+from tests.support.plugin import PLUGIN
 from tests.support.processes import ServerProcess, WorkerProcess
 from tests.support.waiting import wait_until_sync
 
@@ -100,7 +101,7 @@ def test_the_programs_of_a_page_do_what_it_says(
 @pytest.mark.parametrize("page", WITH_TESTS, ids=name_of)
 def test_the_tests_of_a_page_pass(page: Page, tmp_path: Path) -> None:
     page.write_project(tmp_path / "project")
-    run_python(tmp_path / "project", "-m", "pytest", "-q", "-p", "runwell.testing.plugin", "tests")
+    run_python(tmp_path / "project", "-m", "pytest", "-q", *PLUGIN, "tests")
 
 
 def check_output(place: str, expected: str | None, printed: str) -> None:

@@ -11,6 +11,7 @@ from runwell import Retry, RunContext, logger, metadata, schedules, tags, task, 
 from runwell.sdk.catalog import catalog
 from runwell.sync import wait as blocking_wait
 from runwell.testing import RunwellTest
+from tests.support.plugin import PLUGIN
 
 EXAMPLE = Path(__file__).parents[2] / "examples/tested"
 
@@ -25,7 +26,7 @@ def _forget_tasks() -> Generator[None]:
 
 def test_the_example_project_tests_its_tasks() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "runwell.testing.plugin"],
+        [sys.executable, "-m", "pytest", "-q", *PLUGIN],
         cwd=EXAMPLE,
         capture_output=True,
         text=True,
