@@ -37,6 +37,7 @@ from runwell.worker.exporting import Exporting, instrument
 from runwell.worker.inheriting import inherit_spans
 from runwell.worker.messages import Surroundings
 from runwell.worker.span_writer import PipeWriter
+from runwell.worker.texts import safe_text
 
 _ICON: Final = "$style.icon"
 # Attributes of a span are clipped with a mark, which the SDK's own limits don't leave.
@@ -84,8 +85,7 @@ class RunTracing:
         try:
             yield
         except Exception as error:
-            span.record_exception(error)
-            span.set_status(Status(StatusCode.ERROR, str(error)))
+            _record(span, error)
             raise
         finally:
             span.end()
@@ -205,8 +205,7 @@ class BlockSpan:
         if self._token is not None:
             otel_context.detach(self._token)
         if isinstance(error, Exception):
-            self._span.record_exception(error)
-            self._span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+            _record(self._span, error)
         elif error is not None:
             # A cancel, a timeout: it did not fail by itself.
             self._span.add_event("cancellation", {"reason": type(error).__name__})
@@ -304,3 +303,16 @@ def _flatten_one(name: str, value: Json, found: dict[str, Any]) -> None:
             _flatten_one(f"{name}.[{number}]", one, found)
     else:
         found[name] = "$@null((" if value is None else value
+
+
+def _record(span: trace.Span, error: Exception) -> None:
+    """Note an exception in a span, also one that has no text: its own str() fails."""
+    text = safe_text(error)
+    try:
+        span.record_exception(error)
+    except Exception:  # noqa: BLE001 - a task's exception may raise anything when it is asked
+        span.add_event(
+            "exception",
+            {"exception.type": type(error).__qualname__, "exception.message": text},
+        )
+    span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {text}"))
