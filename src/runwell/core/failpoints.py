@@ -70,10 +70,11 @@ def reach(moment: str, *, scope: str | None = None, folder: Path | None = None) 
     name = f"{_scope.get() if scope is None else scope}.{moment}"
     hit = place / f"{name}.hit"
     try:
+        # Read before it is claimed: a test may look for the claim, and take it away.
+        action = (place / name).read_text(encoding="utf-8")
         (place / name).rename(hit)
     except FileNotFoundError:
         return None
-    action = hit.read_text(encoding="utf-8")
     if action == KILL:
         os.kill(os.getpid(), signal.SIGKILL)
     if action == FAIL:
