@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import pytest
 from playwright.async_api import expect
 
 from tests.dashboard.showing import Shown, browsing, needs_browser, showing
-from tests.support.factories import make_task
+from tests.support.factories import make_task, read
 
 
 async def events(shown: Shown, page: str) -> AsyncIterator[tuple[str, str]]:
@@ -34,6 +35,20 @@ async def test_a_change_is_sent_to_whoever_looks(database_url: str) -> None:
         _, html = await anext(stream)
         assert triggered.run_id in html
         assert "<html" not in html
+
+
+async def test_a_page_whose_run_is_gone_ends_quietly(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with showing(database_url) as shown, asyncio.timeout(10):
+        run_id = (await shown.scene.trigger("add")).run_id
+        stream = events(shown, f"runs/{run_id}")
+        await anext(stream)
+        await read(shown.scene.db, "DELETE FROM queued_runs RETURNING run_id")
+        await read(shown.scene.db, "DELETE FROM runs RETURNING id")
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def test_a_stop_ends_the_streams(database_url: str) -> None:

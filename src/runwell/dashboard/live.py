@@ -15,6 +15,7 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
+from runwell.core.errors import RequestError
 from runwell.dashboard.views import SECURITY_HEADERS
 from runwell.engine import changes
 from runwell.engine.db import Database, DatabaseUnavailableError
@@ -113,9 +114,12 @@ class Stream:
             for task in (gone, work):
                 task.cancel()
             await asyncio.wait((gone, work))
-        if not work.cancelled():
+        if work.cancelled():
+            return
+        # What the page is about may be gone by now, as an old run is: there is no more to send.
+        with contextlib.suppress(RequestError):
             work.result()
-            await send({"type": "http.response.body", "body": b""})
+        await send({"type": "http.response.body", "body": b""})
 
     async def _send_all(self, send: Send) -> None:
         sent, sent_at = "", time.monotonic()

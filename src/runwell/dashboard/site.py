@@ -153,8 +153,10 @@ class Site:
         return show
 
     async def _draw_main(self, request: Request, page: Page) -> str:
-        view, _ = await self._read(request, page)
-        return self._views.draw_main(view)
+        async with self._drawing:
+            async with self._backend.db.connection() as tx:
+                place = await find_place(tx, request)
+            return self._views.draw_main(await page.read(request, self._backend, place))
 
     async def _read(self, request: Request, page: Page) -> tuple[View, list[EnvironmentLink]]:
         async with self._drawing:
